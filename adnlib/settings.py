@@ -1,0 +1,50 @@
+"""Checks that every set of settings shares: names that exist, values of the right type."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from collections.abc import Iterable
+from typing import Any
+
+from adnlib.errors import InputError
+
+
+def check_names(given: Iterable[str], known: Iterable[str], what: str = "setting") -> None:
+    """Raise InputError for the first name that is not known, with the nearest one that is."""
+    known = sorted(known)
+    for name in given:
+        if name not in known:
+            nearest = difflib.get_close_matches(name, known, n=1, cutoff=0)[0]
+            raise InputError(f"there is no {what} {name!r}: did you mean {nearest!r}?")
+
+
+def check_types(settings: Any) -> None:
+    """Raise InputError for the first field of a dataclass that has not its default's type.
+
+    An int may stand for a float.
+    """
+    for field in dataclasses.fields(settings):
+        value, wanted = getattr(settings, field.name), type(field.default)
+        if wanted is float and type(value) is int:
+            continue
+        if type(value) is not wanted:
+            raise InputError(
+                f"{field.name} is {value!r}, which is no {wanted.__name__}: give one like "
+                f"{field.default!r}."
+            )
+
+
+def check_positive(settings: Any, *names: str) -> None:
+    """Raise InputError for the first of these fields that is not above 0."""
+    for name in names:
+        if getattr(settings, name) <= 0:
+            raise InputError(f"{name} is {getattr(settings, name)}: give a number above 0.")
+
+
+def check_choice(settings: Any, name: str, choices: Iterable[str]) -> None:
+    """Raise InputError if the field is none of the choices."""
+    if getattr(settings, name) not in choices:
+        raise InputError(
+            f"{name} is {getattr(settings, name)!r}: choose one of {', '.join(choices)}."
+        )
