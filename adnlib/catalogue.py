@@ -1,0 +1,114 @@
+"""The data sets of the paper and of this project: their names, categories, counts and terms.
+
+It holds what was published, and nothing of what lies on disk.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from dataclasses import astuple, dataclass
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Numbers of images of a category."""
+
+    train_good: int
+    test_good: int
+    test_anomalous: int
+
+    def __str__(self) -> str:
+        return "/".join(map(str, astuple(self)))
+
+
+@dataclass(frozen=True)
+class DatasetInfo:
+    """What is known of a data set.
+
+    Attributes:
+        title: its name in tables.
+        categories: names, in the order of the tables, and counts where published; empty for a set
+            whose categories are whatever lies in its folder.
+        page: where to get it.
+        licence: its terms.
+    """
+
+    title: str
+    categories: dict[str, Counts | None]
+    page: str
+    licence: str
+
+
+CATALOGUE: dict[str, DatasetInfo] = {
+    "mvtec_ad": DatasetInfo(
+        "MVTec AD",
+        {  # arXiv:2008.12577 and the set's own page agree on these
+            "bottle": Counts(209, 20, 63),
+            "cable": Counts(224, 58, 92),
+            "capsule": Counts(219, 23, 109),
+            "carpet": Counts(280, 28, 89),
+            "grid": Counts(264, 21, 57),
+            "hazelnut": Counts(391, 40, 70),
+            "leather": Counts(245, 32, 92),
+            "metal_nut": Counts(220, 22, 93),
+            "pill": Counts(267, 26, 141),
+            "screw": Counts(320, 41, 119),
+            "tile": Counts(230, 33, 84),
+            "toothbrush": Counts(60, 12, 30),
+            "transistor": Counts(213, 60, 40),
+            "wood": Counts(247, 19, 60),
+            "zipper": Counts(240, 32, 119),
+        },
+        "https://www.mvtec.com/company/research/datasets/mvtec-ad",
+        "CC BY-NC-SA 4.0",
+    ),
+    "insplad_fault": DatasetInfo(
+        "InsPLAD-fault",
+        {  # the unsupervised split of arXiv:2311.01619
+            "glass_insulator": Counts(2298, 581, 90),
+            "lightning_rod_suspension": Counts(462, 117, 50),
+            "polymer_insulator_upper_shackle": Counts(935, 235, 102),
+            "vari_grip": Counts(477, 114, 111),
+            "yoke_suspension": Counts(4834, 1207, 49),
+        },
+        "https://github.com/andreluizbvs/InsPLAD",
+        "CC BY-NC 3.0",
+    ),
+    "semiconductor_wafer": DatasetInfo(
+        "Semiconductor Wafer",
+        {},
+        "https://doi.org/10.1007/s10845-021-01906-9",
+        "private; who has it brings it in the common folder layout",
+    ),
+    "mtd": DatasetInfo(
+        "MTD",
+        {"magnetic_tile": Counts(761, 191, 392)},  # the split published with DifferNet
+        "https://github.com/abin24/Magnetic-tile-defect-datasets.",
+        "free to use; cite Huang et al., The Visual Computer, 2020",
+    ),
+    "demo_parts": DatasetInfo("Demo parts", {"bracket": None}, "adnlib.demo", "MIT"),
+    "demo_outdoor": DatasetInfo("Demo outdoor", {"insulator": None}, "adnlib.demo", "MIT"),
+    "demo_wafer": DatasetInfo("Demo wafer", {"chip": None}, "adnlib.demo", "MIT"),
+}
+
+_ALIASES = {
+    "mvtec": "mvtec_ad",
+    "mvtecad": "mvtec_ad",
+    "mvtec_anomaly_detection": "mvtec_ad",
+    "insplad": "insplad_fault",
+    "unsupervised_anomaly_detection": "insplad_fault",  # what InsPLAD-fault's archive unpacks to
+    "wafer": "semiconductor_wafer",
+    "magnetic_tile_defects": "mtd",
+}
+
+
+def category_name(name: str) -> str:
+    """A folder's name in lower case, with underscores for hyphens and spaces."""
+    return re.sub(r"[\s_-]+", "_", unicodedata.normalize("NFC", name).strip().lower())
+
+
+def dataset_name(name: str) -> str:
+    """As `category_name`, and the catalogue's name for a data set that is known by another."""
+    name = category_name(name)
+    return _ALIASES.get(name, name)

@@ -1,0 +1,173 @@
+"""Image files to uint8 tensors of one size, as DifferNet sees them.
+
+It decodes, makes RGB and resizes; it neither normalises nor rotates, and knows no folder layout.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from adnlib.errors import InputError
+
+FORMATS = ("BMP", "JPEG", "PNG", "TIFF", "WEBP")
+
+
+def read_image(path: Path, size: int) -> torch.Tensor:
+    """One image, resized to a square whatever its shape, as uint8 (3, size, size), RGB.
+
+    The resizing is PIL's bilinear one, so the pixels equal those of torchvision's `Resize` on a PIL
+    image, which DifferNet uses (https://github.com/marco-rudolph/differnet). Grey becomes RGB, 16
+    bits become the upper 8, transparent pixels lie on black, and EXIF's orientation is applied.
+
+    Raises:
+        InputError: the file is no whole image, or one of a kind that has no 8-bit reading.
+    """
+    return torch.from_numpy(_pixels(path, size))
+
+
+def load_images(
+    folder: Path,
+    paths: Sequence[str],
+    size: int,
+    on_bad_image: str = "stop",
+    workers: int = 0,
+) -> tuple[torch.Tensor, list[int]]:
+    """Many images, decoded in threads.
+
+    Args:
+        folder: what the paths are relative to.
+        paths: the files, in the order wanted.
+        size: side of the square in pixels.
+        on_bad_image: "stop" at the first image that cannot be read, or "skip" it with a warning.
+        workers: threads; 0 for one per processor.
+
+    Returns:
+        uint8 (N, 3, size, size), and the positions in `paths` of the N images that were read.
+
+    Raises:
+        InputError: an image cannot be read and is not to be skipped; none can; or they do not fit
+            into memory.
+    """
+    if on_bad_image not in ("stop", "skip"):
+        raise InputError(f"on_bad_image is {on_bad_image!r}: choose 'stop' or 'skip'.")
+    images = _allocate(len(paths), size)
+    filled = images.numpy()
+
+    def fill(position: int) -> None:
+        filled[position] = _pixels(folder / paths[position], size)
+
+    kept: list[int] = []
+    pool = ThreadPoolExecutor(workers or _processors())
+    try:
+        for position, done in enumerate([pool.submit(fill, i) for i in range(len(paths))]):
+            try:
+                done.result()
+            except InputError as error:
+                if on_bad_image == "stop":
+                    advice = f"{str(error).removesuffix('.')}, or set on_bad_image to 'skip'."
+                    raise InputError(advice) from None
+                warnings.warn(f"skipped: {error}", stacklevel=2)
+            else:
+                kept.append(position)
+    finally:
+        pool.shutdown(cancel_futures=True)
+    if not kept:
+        raise InputError(f"none of the {len(paths)} images in {str(folder)!r} can be read.")
+    if len(kept) < len(paths):
+        for new, old in enumerate(kept):
+            filled[new] = filled[old]
+    return images[: len(kept)], kept
+
+
+def read_mask(path: Path, size: int) -> torch.Tensor:
+    """A defect's mask, bool (size, size): True where the file is not 0, or not black.
+
+    It is resized to the nearest pixel, as a mask has nothing between its values.
+
+    Raises:
+        InputError: as `read_image`.
+    """
+    with _blaming(path):
+        image = _decoded(path)
+        values = np.asarray(image if image.mode.startswith("I") else _rgb(image)) != 0
+        mask = Image.fromarray(values.any(axis=2) if values.ndim == 3 else values)
+        return torch.from_numpy(np.array(mask.resize((size, size), Image.Resampling.NEAREST)))
+
+
+def _pixels(path: Path, size: int) -> np.ndarray:
+    """uint8 (3, size, size); NumPy, as torch would start threads of its own in each of ours."""
+    with _blaming(path):
+        image = _rgb(_decoded(path)).resize((size, size), Image.Resampling.BILINEAR)
+        return np.ascontiguousarray(np.asarray(image).transpose(2, 0, 1))
+
+
+@contextmanager
+def _blaming(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except MemoryError:
+        raise
+    except Exception as error:  # a damaged file makes PIL raise almost any kind
+        raise InputError(
+            f"{str(path)!r} cannot be read as an image ({_reason(path, error)}): "
+            "replace, convert or remove it."
+        ) from None
+
+
+def _reason(path: Path, error: Exception) -> str:
+    if isinstance(error, UnidentifiedImageError):
+        return f"it is no {', '.join(FORMATS)} file" if path.stat().st_size else "it is empty"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return " ".join(str(error).split()).rstrip(".") or type(error).__name__
+
+
+def _decoded(path: Path) -> Image.Image:
+    """The image upright, in the file's own mode; of many frames the first."""
+    with Image.open(path, formats=FORMATS) as image:
+        # PIL only warns at once to twice its limit, and a warning cannot be caught in threads.
+        limit = Image.MAX_IMAGE_PIXELS
+        if limit and image.width * image.height > limit:
+            raise ValueError(f"it has more than {limit} pixels")
+        image.load()
+        return ImageOps.exif_transpose(image)
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    if image.mode == "F":
+        raise ValueError("its pixels are floating-point numbers")
+    if image.mode.startswith("I"):  # 16 bits, which PIL's own conversion would clip at 255
+        values = np.asarray(image)
+        if values.min() < 0 or values.max() > 0xFFFF:
+            raise ValueError("its values do not fit into 16 bits")
+        return Image.fromarray((values >> 8).astype(np.uint8)).convert("RGB")
+    if image.has_transparency_data:
+        black = Image.new("RGBA", image.size, (0, 0, 0, 255))
+        return Image.alpha_composite(black, image.convert("RGBA")).convert("RGB")
+    return image.convert("RGB")
+
+
+def _allocate(count: int, size: int) -> torch.Tensor:
+    try:
+        return torch.empty((count, 3, size, size), dtype=torch.uint8)
+    except RuntimeError:
+        raise InputError(
+            f"{count} images of {size} x {size} px take {count * 3 * size**2 / 1e9:.0f} GB, more "
+            "than there is memory: set image_size lower."
+        ) from None
+
+
+def _processors() -> int:
+    """Those that this process may use, which in a container are fewer than the machine's."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
