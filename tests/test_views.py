@@ -1,0 +1,44 @@
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from adnlib.views import draw_angles, grid_angles, rotate
+
+
+@pytest.mark.parametrize("size", [64, 97, 256])
+def test_rotation_equals_pil_pixel_for_pixel(size):
+    generator = torch.Generator().manual_seed(size)
+    image = torch.randint(0, 256, (3, size, size), dtype=torch.uint8, generator=generator)
+    special = torch.tensor(
+        [0, 90, 180, 270, -90, 360, 45, -135, 1e-3, 179.999], dtype=torch.float64
+    )
+    angles = torch.cat([special, draw_angles(1, 40, generator, 180.0)[0]])
+    views = rotate(image.expand(len(angles), -1, -1, -1), angles)
+    picture = Image.fromarray(image.permute(1, 2, 0).numpy())
+    for view, angle in zip(views, angles.tolist(), strict=True):
+        expected = np.asarray(picture.rotate(angle))
+        np.testing.assert_array_equal(view.permute(1, 2, 0).numpy(), expected, err_msg=str(angle))
+
+
+def test_each_image_turns_by_its_own_angle():
+    images = torch.zeros(2, 1, 9, 9, dtype=torch.uint8)
+    images[:, 0, 0, 4] = 255  # a dot at the top
+    views = rotate(images, torch.tensor([90.0, -90.0], dtype=torch.float64))
+    assert views[0, 0, 4, 0] == 255  # counter-clockwise: to the left
+    assert views[1, 0, 4, 8] == 255
+
+
+def test_rotation_refuses_what_it_cannot_turn():
+    with pytest.raises(ValueError, match="square"):
+        rotate(torch.zeros(1, 3, 8, 9), torch.zeros(1))
+    with pytest.raises(ValueError, match="one angle"):
+        rotate(torch.zeros(2, 3, 8, 8), torch.zeros(1))
+
+
+def test_angles():
+    angles = draw_angles(50, 40, torch.Generator().manual_seed(0), 30.0)
+    assert angles.shape == (50, 40)
+    assert -30 <= angles.min() < -29
+    assert 29 < angles.max() <= 30
+    assert grid_angles(2, 4).tolist() == [[0, 90, 180, 270]] * 2
