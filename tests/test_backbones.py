@@ -1,0 +1,97 @@
+import pytest
+import torch
+import torch.nn.functional as F
+from torchvision.models import alexnet
+
+from adnlib.backbones import EmbeddingSettings, MultiScaleEmbedding
+from adnlib.errors import InputError
+from adnlib.views import rotate
+
+RANDOM = {"weights": "random", "image_size": 128, "scales": 2}
+
+
+def some_views(count=3, size=128):
+    generator = torch.Generator().manual_seed(0)
+    return torch.randint(0, 256, (count, 3, size, size), dtype=torch.uint8, generator=generator)
+
+
+def test_golden_embedding():
+    """DifferNet's feature extractor, written anew: AlexNet at each scale, mean over space."""
+    embedding = MultiScaleEmbedding(EmbeddingSettings(**RANDOM), seed=5)
+    with torch.random.fork_rng():
+        torch.manual_seed(5)
+        reference = alexnet(weights=None).features
+    views = some_views()
+    mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
+    x = (views.float() / 255 - mean[:, None, None]) / std[:, None, None]
+    expected = torch.cat(
+        [reference(x).mean((2, 3)), reference(F.interpolate(x, size=(64, 64))).mean((2, 3))], 1
+    )
+    assert embedding.features == 512
+    torch.testing.assert_close(embedding(views), expected, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("attention", ["se", "cbam"])
+def test_attention_lies_behind_both_pools_and_the_last_convolution(attention):
+    embedding = MultiScaleEmbedding(EmbeddingSettings(attention=attention, **RANDOM), seed=0)
+    network = embedding.network
+    layers = [type(layer.layer).__name__ if hasattr(layer, "layer") else "" for layer in network]
+    assert {i: name for i, name in enumerate(layers) if name} == {
+        2: "MaxPool2d",
+        5: "MaxPool2d",
+        11: "ReLU",
+    }
+    plain = MultiScaleEmbedding(EmbeddingSettings(**RANDOM), seed=0)
+    assert torch.equal(plain.network[0].weight, network[0].weight)
+    assert not torch.allclose(plain(some_views()), embedding(some_views()))
+
+
+def test_only_attention_learns_and_only_when_told():
+    embedding = MultiScaleEmbedding(EmbeddingSettings(attention="se", **RANDOM), seed=0)
+    assert not embedding.trained
+    embedding.train_attention()
+    assert embedding.trained
+    learning = {name for name, p in embedding.named_parameters() if p.requires_grad}
+    assert learning
+    assert all(".attention." in name for name in learning)
+    embedding(some_views()).sum().backward()
+    gradients = [p.grad for p in embedding.parameters() if p.requires_grad]
+    assert all(torch.isfinite(gradient).all() for gradient in gradients)
+
+
+def test_embed_equals_embedding_view_by_view():
+    embedding = MultiScaleEmbedding(EmbeddingSettings(**RANDOM), seed=0)
+    images = some_views(3)
+    angles = torch.rand(3, 5, dtype=torch.float64) * 360
+    embedded = embedding.embed(images, angles)
+    assert embedded.shape == (3, 5, 512)
+    for i in range(3):
+        views = rotate(images[i].expand(5, -1, -1, -1), angles[i])
+        torch.testing.assert_close(embedded[i], embedding(views), rtol=1e-4, atol=1e-6)
+
+
+def test_making_an_embedding_leaves_the_global_generator_as_it_was():
+    torch.manual_seed(1)
+    expected = torch.rand(1)
+    torch.manual_seed(1)
+    MultiScaleEmbedding(EmbeddingSettings(attention="cbam", **RANDOM), seed=0)
+    assert torch.rand(1) == expected
+
+
+@pytest.mark.parametrize(
+    ("settings", "named"),
+    [
+        ({"image_size": 255}, "image_size is 255.*256 px"),
+        ({"scales": 0}, "scales"),
+        ({"attention": "sse"}, "attention is 'sse'"),
+        ({"attention_reduction": 0}, "attention_reduction"),
+    ],
+)
+def test_bad_settings_are_named(settings, named):
+    with pytest.raises(InputError, match=named):
+        EmbeddingSettings(**settings)
+
+
+def test_the_smallest_image_size_works():
+    embedding = MultiScaleEmbedding(EmbeddingSettings(weights="random", image_size=256), seed=0)
+    assert embedding(some_views(1, 256)).isfinite().all()
