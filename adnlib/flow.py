@@ -1,0 +1,105 @@
+"""The normalizing flow of DifferNet, on FrEIA: random permutations and GLOW coupling blocks.
+
+It maps an embedding to a latent vector that is standard normal for good images; how far the latent
+vector lies from zero is the anomaly score. It knows nothing of images.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from FrEIA.framework import SequenceINN
+from FrEIA.modules import GLOWCouplingBlock, PermuteRandom
+from torch import nn
+
+from adnlib.settings import check_positive
+
+
+@dataclass(frozen=True)
+class FlowSettings:
+    """The flow of DifferNet (https://arxiv.org/abs/2008.12577, section 4.1 and its public code)."""
+
+    flow_blocks: int = 8
+    """Coupling blocks, each behind a fixed random permutation whose seed is the block's index."""
+    flow_width: int = 2048
+    """Hidden units of each of the subnets' three hidden layers."""
+    flow_clamp: float = 3.0
+    """alpha in log-scale = alpha * 0.636 * atan(s / alpha)."""
+    flow_bound: float = 1e6
+    """Outputs of a block are cut to +-this."""
+
+    def __post_init__(self) -> None:
+        check_positive(self, "flow_blocks", "flow_width", "flow_clamp", "flow_bound")
+
+
+class DifferNetCoupling(GLOWCouplingBlock):
+    """FrEIA's two-sided affine coupling with DifferNet's soft clamp and bounded outputs."""
+
+    def __init__(self, dims_in: list[tuple[int]], settings: FlowSettings) -> None:
+        clamp = settings.flow_clamp
+
+        def soft_clamp(s: torch.Tensor) -> torch.Tensor:
+            return 0.636 * torch.atan(s / clamp)
+
+        def subnet(inputs: int, outputs: int) -> nn.Module:
+            width = settings.flow_width
+            return nn.Sequential(
+                *(nn.Linear(inputs, width), nn.ReLU()),
+                *(nn.Linear(width, width), nn.ReLU()),
+                *(nn.Linear(width, width), nn.ReLU()),
+                nn.Linear(width, outputs),
+            )
+
+        super().__init__(
+            dims_in, subnet_constructor=subnet, clamp=clamp, clamp_activation=soft_clamp
+        )
+        self.bound = settings.flow_bound
+
+    def forward(self, x, c=(), rev=False, jac=True):
+        (y,), log_det = super().forward(x, c, rev=rev, jac=jac)
+        return (y.clamp(-self.bound, self.bound),), log_det
+
+
+def build_flow(features: int, settings: FlowSettings, seed: int) -> SequenceINN:
+    """The flow for embeddings of `features` values; global random generators stay as they were.
+
+    Called on (N, features) it returns latent vectors (N, features) and log|det J| (N,); with
+    `rev=True` it goes back.
+    """
+    flow = SequenceINN(features)
+    with _own_generators(seed):
+        for block in range(settings.flow_blocks):
+            flow.append(PermuteRandom, seed=block)
+            flow.append(DifferNetCoupling, settings=settings)
+    return flow
+
+
+def negative_log_likelihood(latent: torch.Tensor, log_det: torch.Tensor) -> torch.Tensor:
+    """DifferNet's loss: mean over views of (||z||^2 / 2 - log|det J|), per feature (equation 4).
+
+    Args:
+        latent: (N, D).
+        log_det: (N,).
+    """
+    return (0.5 * latent.square().sum(1) - log_det).mean() / latent.shape[1]
+
+
+def anomaly_score(latent: torch.Tensor) -> torch.Tensor:
+    """Mean of z^2 over the views and features of an image: (N, views, D) to (N,)."""
+    return latent.square().mean((1, 2))
+
+
+@contextlib.contextmanager
+def _own_generators(seed: int) -> Iterator[None]:
+    # FrEIA's PermuteRandom reseeds NumPy's global generator and leaves it so.
+    numpy_state = np.random.get_state()  # noqa: NPY002
+    try:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            yield
+    finally:
+        np.random.set_state(numpy_state)  # noqa: NPY002

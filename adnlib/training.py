@@ -1,0 +1,127 @@
+"""Training of the flow, and of the attention blocks with it, by DifferNet's procedure.
+
+It sees an embedding, a flow and a tensor of images; it knows nothing of folders, test sets or
+notebooks.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from adnlib.attention import GateMonitor
+from adnlib.backbones import MultiScaleEmbedding
+from adnlib.errors import InputError
+from adnlib.flow import negative_log_likelihood
+from adnlib.settings import check_choice, check_positive
+from adnlib.views import draw_angles
+
+TRAININGS = ("joint", "frozen")
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    """How the flow is trained (DifferNet's public code, https://arxiv.org/abs/2008.12577)."""
+
+    epochs: int = 192
+    batch_images: int = 24
+    train_views: int = 4
+    """Random rotations of each image in a batch."""
+    max_angle: float = 180.0
+    """Rotations are uniform in +- this, degrees."""
+    learning_rate: float = 2e-4
+    adam_beta1: float = 0.8
+    adam_beta2: float = 0.8
+    adam_eps: float = 1e-4
+    weight_decay: float = 1e-5
+    attention_training: str = "joint"
+    """"joint": one Adam trains attention and flow; "frozen": attention keeps its random values.
+    The paper does not say which (see REPRODUCING.md)."""
+
+    def __post_init__(self) -> None:
+        check_positive(self, "epochs", "batch_images", "train_views", "learning_rate")
+        check_choice(self, "attention_training", TRAININGS)
+        for name in ("adam_beta1", "adam_beta2"):
+            if not 0 <= getattr(self, name) < 1:
+                raise InputError(
+                    f"{name} is {getattr(self, name)}: give a number from 0 to below 1."
+                )
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """What one epoch did."""
+
+    epoch: int
+    """Counted from 1."""
+    train_loss: float
+    """Mean negative log-likelihood of the views, nats a feature."""
+    feature_variance: float
+    """Variance of a feature over the epoch's views, mean over features."""
+    gate_mean: float
+    """Mean of all attention gates, NaN without attention."""
+    gate_std: float
+    seconds: float
+    """Since training began."""
+
+
+def train(
+    embedding: MultiScaleEmbedding,
+    flow: nn.Module,
+    images: torch.Tensor,
+    settings: TrainingSettings,
+    seed: int,
+) -> Iterator[Epoch]:
+    """Train in place, one epoch a step of the iterator, so that the caller may look in between.
+
+    Args:
+        images: uint8 (N, 3, S, S), good ones only; batches are moved to the embedding's device.
+        seed: of the order of images and of the rotations.
+
+    Raises:
+        InputError: the loss is no longer finite.
+    """
+    began = time.perf_counter()
+    device = embedding.mean.device
+    generator = torch.Generator().manual_seed(seed)
+    if settings.attention_training == "joint":
+        embedding.train_attention()
+    learned = [p for part in (embedding, flow) for p in part.parameters() if p.requires_grad]
+    optimizer = torch.optim.Adam(
+        learned,
+        lr=settings.learning_rate,
+        betas=(settings.adam_beta1, settings.adam_beta2),
+        eps=settings.adam_eps,
+        weight_decay=settings.weight_decay,
+        fused=True,
+    )
+    for epoch in range(1, settings.epochs + 1):
+        embedding.train()
+        flow.train()
+        losses, embeddings = [], []
+        with GateMonitor(embedding) as gates:
+            for chosen in torch.randperm(len(images), generator=generator).split(
+                settings.batch_images
+            ):
+                angles = draw_angles(
+                    len(chosen), settings.train_views, generator, settings.max_angle
+                )
+                embedded = embedding.embed(images[chosen].to(device), angles).flatten(0, 1)
+                loss = negative_log_likelihood(*flow(embedded))
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+                losses.append(loss.detach() * len(chosen))
+                embeddings.append(embedded.detach())
+        train_loss = (torch.stack(losses).sum() / len(images)).item()
+        if not torch.isfinite(torch.tensor(train_loss)):
+            raise InputError(
+                f"the training loss is {train_loss} in epoch {epoch}: give a smaller learning_rate."
+            )
+        variance = torch.cat(embeddings).var(0).mean().item()
+        seconds = time.perf_counter() - began
+        yield Epoch(epoch, train_loss, variance, *gates.mean_and_std(), seconds)
