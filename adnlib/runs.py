@@ -1,0 +1,324 @@
+"""One run: settings in, a folder of results out. What the train notebook calls, step by step.
+
+A run's folder is `<results>/runs/<dataset>/<category>/<variant>/seed<k>/`. Its `metrics.json` is
+written last and atomically: its presence means that the run is done.
+"""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import dataclasses
+import fcntl
+import importlib.metadata
+import itertools
+import json
+import os
+import platform
+import subprocess
+import time
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from adnlib import datasets
+from adnlib.errors import InputError
+from adnlib.evaluation import roc
+from adnlib.explain import gradcam
+from adnlib.images import load_images
+from adnlib.model import AttentDifferNet, ModelSettings
+from adnlib.settings import check_choice, check_names, check_positive
+
+DONE = "metrics.json"
+PACKAGES = ("adnlib", "torch", "torchvision", "FrEIA", "grad-cam", "numpy", "pillow")
+
+
+@dataclass(frozen=True)
+class Settings(ModelSettings):
+    """Everything that makes a run: the parameters of the train notebook."""
+
+    dataset: str = "demo_parts"
+    category: str = "bracket"
+    data_root: str = "data/demo"
+    results: str = "results/notebook"
+    evaluate_every: int = 8
+    """Epochs between two looks at the test set; the last epoch is always looked at."""
+    map_views: int = 4
+    """Views that the Grad-CAM map of a test image is the mean of; 0 makes no maps."""
+    on_bad_image: str = "stop"
+    """"stop" or "skip" at an image that cannot be read."""
+    save_model: bool = False
+    """Keep the trained model in the run's folder (690 MB at the paper's width)."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_positive(self, "evaluate_every")
+        check_choice(self, "on_bad_image", ("stop", "skip"))
+        if not 0 <= self.map_views <= self.test_views:
+            raise InputError(
+                f"map_views is {self.map_views}: give a number from 0 to test_views "
+                f"({self.test_views})."
+            )
+
+    @property
+    def variant(self) -> str:
+        """The attention and, where it is not trained, that it is not."""
+        frozen = self.attention != "none" and self.attention_training == "frozen"
+        return f"{self.attention}_frozen" if frozen else self.attention
+
+
+def run_folder(results: Path, dataset: str, category: str, variant: str, seed: int) -> Path:
+    """Where a run's results lie."""
+    return results / "runs" / dataset / category / variant / f"seed{seed}"
+
+
+def is_done(folder: Path) -> bool:
+    """Whether the run in this folder was finished."""
+    return (folder / DONE).is_file()
+
+
+def project_path(path: str | Path) -> Path:
+    """A relative path as seen from the repository's root (from here, where adnlib is installed)."""
+    root = Path(__file__).resolve().parents[1]
+    return (root if (root / "notebooks").is_dir() else Path.cwd()) / path
+
+
+def check_parameters(namespace: Mapping[str, Any], known: Iterable[str]) -> dict[str, Any]:
+    """The parameters of a notebook, from its `globals()`.
+
+    Papermill sets any name that it is given; here a name that the notebook does not know is
+    refused.
+
+    Raises:
+        InputError: a cell before the one that calls this assigns an unknown name.
+    """
+    known = list(known)
+    cells = itertools.takewhile(lambda cell: "check_parameters" not in cell, namespace["In"])
+    assigned = [
+        target.id
+        for cell in cells
+        for statement in ast.parse(cell).body
+        if isinstance(statement, ast.Assign)
+        for target in statement.targets
+        if isinstance(target, ast.Name)
+    ]
+    check_names(assigned, known, "parameter")
+    return {name: namespace[name] for name in known}
+
+
+class Run:
+    """One run, taken step by step: `load_images`, `train`, `explain`, `finish`.
+
+    Making it checks everything that can be checked before work begins, takes the run's folder for
+    this process and writes `params.json`.
+
+    Attributes:
+        folder: where the results go.
+        samples: the table of images (`datasets.read_samples`), without unreadable ones once loaded.
+        model: the detector.
+        history: one row an evaluation.
+        scores: one row a test image.
+
+    Raises:
+        InputError: data, device or settings cannot be used; the folder is taken by another process,
+        or
+            holds a finished run with other settings.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.data_folder = datasets.locate(
+            project_path(settings.data_root), settings.dataset, settings.category
+        )
+        self.samples = datasets.read_samples(self.data_folder)
+        datasets.check_for_auroc(self.samples)
+        if warning := datasets.check_counts(settings.dataset, settings.category, self.samples):
+            warnings.warn(warning, stacklevel=2)
+        self.model = AttentDifferNet(
+            **{f.name: getattr(settings, f.name) for f in dataclasses.fields(ModelSettings)}
+        )
+        self.folder = run_folder(
+            project_path(settings.results),
+            settings.dataset,
+            settings.category,
+            settings.variant,
+            settings.seed,
+        )
+        self._began = time.perf_counter()
+        with _writing(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._lock = _take(self.folder)
+            _check_same_settings(self.folder, settings)
+            (self.folder / DONE).unlink(missing_ok=True)
+            _write_json(self.folder / "params.json", self._params())
+
+    def load_images(self) -> None:
+        """Decode and resize all images; those that are skipped leave the table of samples."""
+        self._images, kept = load_images(
+            self.data_folder,
+            self.samples["path"].tolist(),
+            self.settings.image_size,
+            self.settings.on_bad_image,
+        )
+        self.samples = self.samples.iloc[kept].reset_index(drop=True)
+        datasets.check_for_auroc(self.samples)
+
+    def images(self, split: str) -> torch.Tensor:
+        """uint8 (N, 3, S, S) of the samples of that split, in the table's order."""
+        chosen = np.flatnonzero(self.samples["split"] == split)
+        return self._images[torch.from_numpy(chosen)]
+
+    def train(self, say: Callable[[str], object] = print) -> None:
+        """Train, and look at the test set as often as the settings say."""
+        test_images = self.images("test")
+        test = self.samples[self.samples["split"] == "test"]
+        angles = self.model.test_angles(len(test))
+        embedded = None
+        rows: list[dict[str, float]] = []
+        for epoch in self.model.train_epochs(self.images("train")):
+            last = epoch.epoch == self.settings.epochs
+            if epoch.epoch % self.settings.evaluate_every and not last:
+                continue
+            if embedded is None or self.model.embedding.trained:
+                embedded = self.model.embed(test_images, angles)
+            scores = self.model.score_embeddings(embedded).numpy()
+            auroc = roc(test["label"], scores)["auroc"]
+            if not rows or auroc > max(row["test_auroc"] for row in rows):
+                best = scores
+            row = dataclasses.asdict(epoch) | {"test_auroc": auroc}
+            rows.append(row | {"seconds": time.perf_counter() - self._began})
+            say(self._progress(rows[-1]))
+        self.history = pd.DataFrame(rows)
+        self.scores = test.drop(columns="split").assign(score_last=scores, score_best=best)
+        with _writing(self.folder):
+            self.history.to_csv(self.folder / "history.csv", index=False)
+            self.scores.to_csv(self.folder / "scores.csv", index=False)
+
+    def explain(self) -> None:
+        """Grad-CAM maps of all test images by the last epoch's model."""
+        maps = gradcam(self.model, self.images("test"), self.settings.map_views)
+        with _writing(self.folder):
+            np.savez_compressed(self.folder / "maps.npz", maps=maps.numpy().astype(np.float16))
+
+    def finish(self) -> dict[str, Any]:
+        """Write the metrics; from here on the run counts as done."""
+        best = self.history.iloc[int(self.history["test_auroc"].argmax())]
+        metrics = {
+            "auroc_last": float(self.history["test_auroc"].iloc[-1]),
+            "auroc_best": float(best["test_auroc"]),
+            "best_epoch": int(best["epoch"]),
+            "epochs": self.settings.epochs,
+            "train_images": int((self.samples["split"] == "train").sum()),
+            "test_images": len(self.scores),
+            "seconds": round(time.perf_counter() - self._began, 1),
+        }
+        with _writing(self.folder):
+            if self.settings.save_model:
+                self.model.save(self.folder)
+            _write_json(self.folder / DONE, metrics)
+        self._lock.close()
+        return metrics
+
+    def _progress(self, row: Mapping[str, float]) -> str:
+        left = row["seconds"] / row["epoch"] * (self.settings.epochs - row["epoch"])
+        return (
+            f"epoch {row['epoch']:3.0f}/{self.settings.epochs}  loss {row['train_loss']:8.4f}  "
+            f"AUROC {100 * row['test_auroc']:6.2f}  {row['seconds']:6.0f} s, "
+            f"about {left:.0f} s left"
+        )
+
+    def _params(self) -> dict[str, Any]:
+        label, split = self.samples["label"], self.samples["split"]
+        return {
+            "settings": dataclasses.asdict(self.settings),
+            "variant": self.settings.variant,
+            "folder": str(self.data_folder),
+            "samples": {
+                "train": int((split == "train").sum()),
+                "test_good": int(((split == "test") & (label == 0)).sum()),
+                "test_anomalous": int(((split == "test") & (label == 1)).sum()),
+            },
+            "weights_sha256": self.model.embedding.weights_sha256,
+            "device": describe_device(self.model.device),
+            "versions": {"python": platform.python_version()}
+            | {name: importlib.metadata.version(name) for name in PACKAGES},
+            "git": _git_revision(),
+            "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        }
+
+
+def describe_device(device: torch.device) -> str:
+    """The hardware in words."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
+    return f"{(names or [platform.processor()])[0]}, {torch.get_num_threads()} threads"
+
+
+@contextlib.contextmanager
+def _writing(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise InputError(
+            f"cannot write to {folder} ({error.strerror or error}): make room, or give another "
+            "results folder."
+        ) from error
+
+
+def _take(folder: Path) -> Any:
+    """A lock on the folder which the system frees when this process ends, however it ends."""
+    lock = (folder / ".lock").open("w")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        lock.close()
+        raise InputError(
+            f"another run is writing {folder}: wait for it, or give another results folder."
+        ) from None
+    return lock
+
+
+def _check_same_settings(folder: Path, settings: Settings) -> None:
+    if not is_done(folder):
+        return
+    found = json.loads((folder / "params.json").read_text())["settings"]
+    asked = dataclasses.asdict(settings)
+    for name in asked:
+        if name != "results" and found.get(name) != asked[name]:
+            raise InputError(
+                f"{folder} holds a finished run with {name} = {found.get(name)!r}, not "
+                f"{asked[name]!r}: give another results folder, or delete this one."
+            )
+
+
+def _write_json(path: Path, content: Mapping[str, Any]) -> None:
+    beside = path.with_suffix(".part")
+    with beside.open("w") as file:
+        json.dump(content, file, indent=2)
+        file.write("\n")
+        file.flush()
+        os.fsync(file.fileno())
+    beside.replace(path)
+
+
+def _git_revision() -> str | None:
+    try:
+        return subprocess.run(
+            ["git", "describe", "--always", "--dirty", "--abbrev=12"],
+            cwd=Path(__file__).parent,
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None

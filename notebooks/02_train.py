@@ -1,0 +1,157 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: ipynb,py:percent
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3 (ipykernel)
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # One run: train a detector, and see how well it tells good from anomalous
+#
+# **Question.** How well does DifferNet, with or without attention, separate the good test images of
+# one category from the anomalous ones, when it has seen good images only?
+#
+# Papermill runs this notebook once for each cell of a grid; by hand, change the parameters and run
+# it from top to bottom. Everything that it finds goes into one folder.
+
+# %% [markdown]
+# ## Parameters
+#
+# The defaults are the paper's settings where they are known (`REPRODUCING.md` says which are
+# inferred). What each one means stands in `adnlib.runs.Settings`.
+
+# %% tags=["parameters"]
+# data
+dataset = "demo_parts"
+category = "bracket"
+data_root = "data/demo"
+results = "results/notebook"
+on_bad_image = "stop"  # or "skip"
+# embedding
+attention = "none"  # or "se", "cbam"
+attention_reduction = 16
+attention_kernel = 7
+image_size = 448  # px
+scales = 3
+weights = "imagenet"  # or a file, or "random"
+# flow
+flow_blocks = 8
+flow_width = 2048
+flow_clamp = 3.0
+flow_bound = 1e6
+# training
+seed = 0
+epochs = 192
+batch_images = 24
+train_views = 4
+max_angle = 180.0  # degrees
+learning_rate = 2e-4
+adam_beta1 = 0.8
+adam_beta2 = 0.8
+adam_eps = 1e-4
+weight_decay = 1e-5
+attention_training = "joint"  # or "frozen"
+# testing
+evaluate_every = 8  # epochs
+test_views = 64
+test_angles = "random"  # or "grid"
+map_views = 4
+# machine
+device = "auto"  # or "cpu", "cuda", "cuda:1"
+save_model = False
+
+# %%
+from dataclasses import fields
+
+from adnlib import runs
+
+parameters = runs.check_parameters(globals(), [field.name for field in fields(runs.Settings)])
+settings = runs.Settings(**parameters)
+
+# %%
+import matplotlib.pyplot as plt
+import seaborn as sns
+import torch
+
+sns.set_theme(style="whitegrid", palette="colorblind")
+
+# %% [markdown]
+# ## Data
+#
+# The run takes its folder, so that no other process writes there, and reads the table of images.
+
+# %%
+run = runs.Run(settings)
+print(f"{run.folder}\n{runs.describe_device(run.model.device)}, torch {torch.__version__}")
+run.samples.groupby(["split", "defect"]).size().rename("images").to_frame().T
+
+# %%
+run.load_images()
+good, test = run.images("train"), run.images("test")
+shown = torch.cat([good[:4], test[-4:]])
+fig, axes = plt.subplots(1, len(shown), figsize=(12, 1.8))
+for i, (axis, image) in enumerate(zip(axes, shown, strict=True)):
+    axis.imshow(image.permute(1, 2, 0))
+    axis.set_title("train" if i < 4 else "test", fontsize=9)
+    axis.axis("off")
+
+# %% [markdown]
+# ## Training
+#
+# An epoch shows the flow every good image at a few random angles. The test set is looked at now and
+# then: the last look is the honest result, the best look is what the paper reports.
+
+# %%
+run.model
+
+# %%
+run.train()
+
+# %%
+fig, axes = plt.subplots(1, 3, figsize=(12, 3))
+for axis, column in zip(axes, ["train_loss", "test_auroc", "feature_variance"], strict=True):
+    sns.lineplot(run.history, x="epoch", y=column, marker="o", ax=axis)
+    axis.set_title(column.replace("_", " "))
+    axis.set_ylabel("")
+fig.tight_layout()
+
+# %% [markdown]
+# ## Scores
+#
+# Histogram of the test images' scores at the last epoch; anomalous ones should lie to the right.
+
+# %%
+kind = run.scores["label"].map({0: "good", 1: "anomalous"}).rename("image")
+axis = sns.histplot(
+    x=run.scores["score_last"],
+    hue=kind,
+    log_scale=True,
+    element="step",
+    stat="density",
+    common_norm=False,
+)
+axis.set_xlabel("anomaly score (last epoch)")
+
+# %% [markdown]
+# ## Where it looks
+#
+# Grad-CAM of the anomaly score. The maps of all test images are kept for the figure notebook.
+
+# %%
+if settings.map_views:
+    run.explain()
+
+# %% [markdown]
+# ## Result
+#
+# The metrics are written last: from here on the run counts as done.
+
+# %%
+metrics = run.finish()
+metrics

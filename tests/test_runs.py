@@ -1,0 +1,186 @@
+import dataclasses
+import json
+import multiprocessing
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from adnlib import InputError, runs
+from adnlib.evaluation import roc
+
+TINY = {"weights": "random", "image_size": 64, "scales": 1, "flow_blocks": 2, "flow_width": 16}
+TINY |= {"epochs": 3, "evaluate_every": 2, "test_views": 2, "train_views": 2, "map_views": 1}
+
+
+@pytest.fixture(scope="module")
+def data_root(tmp_path_factory):
+    root = tmp_path_factory.mktemp("data")
+    generator = np.random.default_rng(0)
+    for split, count in {"train/good": 6, "test/good": 3, "test/dent": 3}.items():
+        folder = root / "sets" / "part" / split
+        folder.mkdir(parents=True)
+        for i in range(count):
+            pixels = generator.integers(0, 256, (64, 64, 3), dtype=np.uint8)
+            if "dent" in split:
+                pixels[20:40, 20:40] = 255
+            Image.fromarray(pixels).save(folder / f"{i}.png")
+    return root
+
+
+@pytest.fixture
+def settings(data_root, tmp_path):
+    return runs.Settings(
+        dataset="sets", category="part", data_root=str(data_root), results=str(tmp_path), **TINY
+    )
+
+
+def whole_run(settings):
+    run = runs.Run(settings)
+    run.load_images()
+    run.train(say=lambda line: None)
+    run.explain()
+    return run, run.finish()
+
+
+def test_a_run_leaves_what_the_report_reads(settings, tmp_path):
+    run, metrics = whole_run(dataclasses.replace(settings, attention="se", save_model=True))
+    folder = tmp_path / "runs" / "sets" / "part" / "se" / "seed0"
+    assert run.folder == folder
+    assert runs.is_done(folder)
+    history = pd.read_csv(folder / "history.csv")
+    assert history["epoch"].tolist() == [2, 3]  # every second, and the last
+    assert {"train_loss", "test_auroc", "feature_variance", "gate_mean", "gate_std"} <= {*history}
+    scores = pd.read_csv(folder / "scores.csv")
+    assert list(scores) == ["path", "label", "defect", "mask", "score_last", "score_best"]
+    assert len(scores) == 6
+    for which in ("last", "best"):
+        auroc = roc(scores["label"], scores[f"score_{which}"])["auroc"]
+        assert metrics[f"auroc_{which}"] == pytest.approx(auroc)
+    assert metrics["auroc_best"] == history["test_auroc"].max()
+    assert metrics["auroc_last"] == history["test_auroc"].iloc[-1]
+    assert json.loads((folder / "metrics.json").read_text()) == metrics
+    assert np.load(folder / "maps.npz")["maps"].shape == (6, 3, 3)
+    params = json.loads((folder / "params.json").read_text())
+    assert params["settings"]["attention"] == "se"
+    assert params["samples"] == {"train": 6, "test_good": 3, "test_anomalous": 3}
+    assert params["weights_sha256"] == "random"
+    assert (folder / "model.safetensors").exists()
+
+
+def test_the_same_settings_give_the_same_digits(settings, tmp_path):
+    first, _ = whole_run(settings)
+    second, _ = whole_run(dataclasses.replace(settings, results=str(tmp_path / "again")))
+    pd.testing.assert_frame_equal(first.scores, second.scores, check_exact=True)
+
+
+def test_a_run_that_is_not_finished_is_not_done(settings):
+    run = runs.Run(settings)
+    run.load_images()
+    run.train(say=lambda line: None)
+    assert not runs.is_done(run.folder)
+
+
+def test_a_finished_run_is_remade_but_never_with_other_settings(settings):
+    run, _ = whole_run(settings)
+    again = runs.Run(settings)
+    assert not runs.is_done(again.folder)
+    again.load_images()
+    again.train(say=lambda line: None)
+    again.finish()
+    with pytest.raises(InputError, match="epochs = 3, not 5"):
+        runs.Run(dataclasses.replace(settings, epochs=5))
+    assert runs.is_done(run.folder)
+
+
+def _in_other_process(settings):
+    try:
+        runs.Run(settings)
+    except InputError as error:
+        return str(error)
+    return "no error"
+
+
+def test_two_runs_cannot_write_one_folder(settings):
+    run = runs.Run(settings)
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        assert "another run is writing" in pool.apply(_in_other_process, (settings,))
+    run.load_images()
+    run.train(say=lambda line: None)
+    run.finish()
+    assert runs.Run(settings)
+
+
+def test_a_skipped_image_leaves_the_table(settings, data_root):
+    bad = data_root / "sets" / "part" / "test" / "dent" / "9.png"
+    bad.write_bytes(b"no image")
+    try:
+        run = runs.Run(settings)
+        with pytest.raises(InputError, match=r"9\.png"):
+            run.load_images()
+        run._lock.close()
+        run = runs.Run(dataclasses.replace(settings, on_bad_image="skip"))
+        with pytest.warns(UserWarning, match=r"9\.png"):
+            run.load_images()
+        assert len(run.samples) == 12
+        assert len(run.images("train")) == 6
+    finally:
+        bad.unlink()
+
+
+def test_no_room_is_one_sentence(settings, monkeypatch):
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    run = runs.Run(settings)
+    run.load_images()
+    monkeypatch.setattr(pd.DataFrame, "to_csv", full)
+    with pytest.raises(InputError, match="No space left on device"):
+        run.train(say=lambda line: None)
+    assert not runs.is_done(run.folder)
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"dataset": "sts"}, "sts"),
+        ({"category": "pert"}, "pert"),
+        ({"data_root": "/no/such/folder"}, "/no/such/folder"),
+        ({"on_bad_image": "ignore"}, "on_bad_image"),
+        ({"evaluate_every": 0}, "evaluate_every"),
+        ({"map_views": 3}, "map_views"),
+        ({"image_size": 32}, "image_size"),
+    ],
+)
+def test_bad_settings_are_named_before_anything_is_written(settings, tmp_path, changes, named):
+    with pytest.raises(InputError, match=named):
+        runs.Run(dataclasses.replace(settings, **changes))
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("attention", "training", "variant"),
+    [
+        ("none", "joint", "none"),
+        ("none", "frozen", "none"),
+        ("se", "joint", "se"),
+        ("cbam", "frozen", "cbam_frozen"),
+    ],
+)
+def test_variant(attention, training, variant):
+    assert runs.Settings(attention=attention, attention_training=training).variant == variant
+
+
+CELLS = ["", "a = 1\nb = 2", "b = 3", "from adnlib import runs\nruns.check_parameters(globals())"]
+
+
+def test_parameters_come_from_the_notebooks_globals():
+    namespace = {"In": [*CELLS, "later = 1"], "a": 1, "b": 3, "later": 1}
+    assert runs.check_parameters(namespace, ["a", "b"]) == {"a": 1, "b": 3}
+
+
+def test_a_mistyped_parameter_is_named():
+    namespace = {"In": CELLS, "a": 1, "b": 3}
+    with pytest.raises(InputError, match="no parameter 'b': did you mean 'bee'"):
+        runs.check_parameters(namespace, ["a", "bee"])
