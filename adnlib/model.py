@@ -232,14 +232,16 @@ def find_device(name: str) -> torch.device:
         InputError: the name is none of a device, or a GPU is asked for and absent.
     """
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         device = torch.device(name)
     except RuntimeError:
         raise InputError(f"device is {name!r}: choose auto, cpu, cuda or cuda:<index>.") from None
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise InputError(
-            f"device is {name!r}, but torch sees {torch.cuda.device_count()} CUDA devices: "
-            "choose cpu, or install a CUDA build of torch and its driver."
-        )
+    if device.type == "cuda":
+        if (device.index or 0) >= torch.cuda.device_count():
+            raise InputError(
+                f"device is {name!r}, but torch sees {torch.cuda.device_count()} CUDA devices: "
+                "choose cpu, or install a CUDA build of torch and its driver."
+            )
+        torch.backends.cudnn.allow_tf32 = False  # the flow reads variances that TF32 blurs
     return device

@@ -1,0 +1,118 @@
+"""The notebooks as they are committed, and each of them run from top to bottom on tiny settings."""
+
+import ast
+import dataclasses
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import jupytext
+import nbformat
+import papermill
+import pytest
+
+from adnlib import runs
+
+FOLDER = Path(__file__).parents[1] / "notebooks"
+NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
+TINY = {"image_size": 256, "flow_width": 16, "epochs": 1, "test_views": 1}
+
+
+@pytest.fixture(params=NOTEBOOKS, ids=lambda path: path.stem)
+def notebook(request):
+    return nbformat.read(request.param, as_version=4), request.param
+
+
+def test_names():
+    assert [path.stem for path in NOTEBOOKS] == [
+        "00_quickstart",
+        "01_datasets",
+        "02_train",
+        "03_tables",
+        "04_roc",
+        "05_gradcam",
+    ]
+
+
+def test_committed_without_outputs_and_paired_with_its_text(notebook):
+    content, path = notebook
+    code = [cell for cell in content.cells if cell.cell_type == "code"]
+    assert all(not cell.outputs and cell.execution_count is None for cell in code)
+    text = jupytext.read(path.with_suffix(".py"))
+    both = [[(c.cell_type, c.source) for c in n.cells] for n in (content, text)]
+    assert both[0] == both[1], "run: jupytext --sync notebooks/*.py"
+
+
+def test_shape(notebook):
+    """A title, a question, a parameters cell of plain literals, short cells with prose between."""
+    content, _ = notebook
+    code = [cell for cell in content.cells if cell.cell_type == "code"]
+    assert content.cells[0].source.startswith("# ")
+    assert "**Question.**" in content.cells[0].source
+    assert code[0].metadata.tags == ["parameters"]
+    for statement in ast.parse(code[0].source).body:
+        assert isinstance(statement, ast.Assign)
+        ast.literal_eval(statement.value)
+    assert "check_parameters" in code[1].source
+    assert max(len(cell.source.splitlines()) for cell in code[1:]) <= 15
+
+
+def test_train_parameters_are_the_librarys_defaults():
+    content = nbformat.read(FOLDER / "02_train.ipynb", as_version=4)
+    cell = next(cell for cell in content.cells if cell.metadata.get("tags") == ["parameters"])
+    given = {s.targets[0].id: ast.literal_eval(s.value) for s in ast.parse(cell.source).body}
+    assert given == dataclasses.asdict(runs.Settings())
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory):
+    return tmp_path_factory.mktemp("results")
+
+
+def execute(name, folder, **parameters):
+    papermill.execute_notebook(
+        FOLDER / f"{name}.ipynb",
+        folder / f"{name}.ipynb",
+        parameters,
+        progress_bar=False,
+        cwd=FOLDER,
+        start_timeout=180,
+    )
+
+
+@pytest.mark.slow
+def test_quickstart(results):
+    execute("00_quickstart", results, **TINY, weights="random", save_to=str(results / "saved"))
+    assert (results / "saved" / "model.safetensors").exists()
+
+
+@pytest.mark.slow
+def test_datasets(results):
+    execute("01_datasets", results, pictures=3)
+
+
+@pytest.mark.slow
+def test_train_then_tables_and_figures(results):
+    more = {"results": str(results), "weights": "random", "train_views": 1, "map_views": 1}
+    for attention in ("none", "se"):
+        execute("02_train", results, attention=attention, **more, **TINY)
+    folder = runs.run_folder(results, "demo_parts", "bracket", "se", 0)
+    assert 0 <= json.loads((folder / "metrics.json").read_text())["auroc_last"] <= 1
+    execute("03_tables", results, results=str(results))
+    assert (results / "tables" / "auroc.csv").exists()
+    for name in ("04_roc", "05_gradcam"):
+        execute(name, results, results=str(results), dataset="demo_parts")
+        assert (results / "figures" / f"{name[3:]}_demo_parts.png").exists()
+
+
+@pytest.mark.slow
+def test_a_mistyped_parameter_stops_papermill_before_anything_is_written(tmp_path):
+    command = ["-m", "papermill", FOLDER / "02_train.ipynb", tmp_path / "out.ipynb"]
+    options = ["-p", "atention", "cbam", "-p", "results", tmp_path / "results"]
+    done = subprocess.run(
+        [sys.executable, *command, *options], capture_output=True, text=True, cwd=FOLDER
+    )
+    assert done.returncode != 0
+    assert "there is no parameter 'atention': did you mean 'attention'?" in done.stderr
+    assert not (tmp_path / "results").exists()
