@@ -229,7 +229,9 @@ def test_check_masks_is_silent_where_all_fit_or_none_are(tmp_path):
 
 def test_read_samples_without_training_images(tmp_path):
     make(tmp_path, "test/good/0.jpg", "test/missing-cap/0.jpg", "train/bad/0.jpg")
-    with pytest.raises(InputError, match=r"train/good \(found test/good, test/missing-cap, train/bad;"):
+    with pytest.raises(
+        InputError, match=r"train/good \(found test/good, test/missing-cap, train/bad;"
+    ):
         datasets.read_samples(tmp_path)
     samples = datasets.read_samples(tmp_path, need_train=False)
     assert list(samples["defect"]) == ["good", "missing-cap"]
@@ -299,6 +301,13 @@ def test_image_files_of_any_folder(tmp_path):
         datasets.image_files(make(tmp_path / "none", "a.txt"))
     with pytest.raises(InputError, match="does not exist"):
         datasets.image_files(tmp_path / "no")
+
+
+def test_decomposed_letters_sort_as_composed_ones(tmp_path):
+    """File systems hold one or the other form of a name: the order must not depend on which."""
+    for place, name in (("composed", "\u00e9.png"), ("decomposed", "e\u0301.png")):
+        make(tmp_path / place, name, "z.png")
+        assert datasets.image_files(tmp_path / place) == ["z.png", name]
 
 
 @pytest.mark.data

@@ -1,0 +1,212 @@
+"""Where the detectors look: Grad-CAM overlays of a results folder, side by side.
+
+Drawn from run folders and the data set's images; trains nothing. The form is the paper's: a column
+for each image, the input on top, then a row for each detector, jet colours blended over the image.
+A map is not stretched to its own maximum, as is usual: all images of a category share one colour
+scale for each detector, so that a good part does not glow because nothing in it is brighter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from textwrap import wrap
+from typing import Any
+
+import numpy as np
+import torch
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
+
+from adnlib.errors import InputError
+from adnlib.explain import upsample
+from adnlib.figures import ALERT_COLOUR, save, style
+from adnlib.images import read_image, read_mask
+from adnlib.records import Run, read_runs, variant_order, variant_title
+from adnlib.report import alert, circumstances, dataset_title
+from adnlib.selection import RULE, SCALE_PERCENTILE, Chosen, choose, listed
+
+_COLOURS = colormaps["jet"]
+_BLEND = 0.5
+_PIXELS = 256
+_MOST_COLUMNS = 8  # pictures beside each other, then the next category starts a new block
+_HOW_TO_READ = (
+    "Grad-CAM of the anomaly score at the last epoch, jet colours half over the image. One colour "
+    "scale for each detector and category, the same for all its images: from 0 to the "
+    f"{SCALE_PERCENTILE}th percentile of all its test maps, the number above the bar. Below a "
+    "picture: percentile of its score among the normal test images (P100: above all of them). "
+    "White outline: ground truth, where there is one."
+)
+# Inches.
+_PICTURE, _GAP, _BETWEEN, _LABELS = 1.15, 0.05, 0.62, 1.25
+_ROW, _INPUT_ROW, _NAMES, _MARGIN = _PICTURE + 0.22, _PICTURE + 0.07, 0.42, 0.12
+
+
+def draw_gradcam(results: str | Path, dataset: str, anomalous: int = 0) -> list[Path]:
+    """Draw `figures/gradcam_<dataset>.png` and `.pdf`, and list their images in `_images.csv`.
+
+    Args:
+        results: a results folder, such as `results/demo`.
+        dataset: the data set.
+        anomalous: how many anomalous images of each category; 0 for three, or for one where there
+            are more than five categories.
+
+    Returns:
+        The paths of the PNG, the PDF and the list of images.
+
+    Raises:
+        InputError: when there is no finished run with maps, when runs differ in their settings, or
+            when the images are no longer where the runs read them.
+    """
+    found = read_runs(results, dataset)
+    several = len({run.category for run in found}) > 5
+    chosen = choose(found, anomalous or (1 if several else 3))
+    if not chosen:
+        raise InputError(
+            f"No finished run of {dataset} in {results} has Grad-CAM maps (maps.npz): run it with "
+            "map_views above 0."
+        )
+    path = Path(results) / "figures" / f"gradcam_{dataset}"
+    with style():
+        written = save(_figure(found, chosen), path)
+    table = path.with_name(f"{path.name}_images.csv")
+    listed(chosen, dataset).to_csv(table, index=False, float_format="%.6g")
+    return [*written, table]
+
+
+def overlay(image: torch.Tensor, heat: np.ndarray, scale: float) -> np.ndarray:
+    """Jet colours of a map blended half over an image.
+
+    Args:
+        image: uint8 (3, S, S).
+        heat: (h, w) map; enlarged bilinearly.
+        scale: the value that gets the last colour; higher ones get it too.
+
+    Returns:
+        float (S, S, 3), 0..1.
+    """
+    enlarged = upsample(torch.from_numpy(heat)[None], image.shape[-1])[0].numpy()
+    colours = _COLOURS(np.clip(enlarged / scale, 0, 1))[..., :3]
+    return _BLEND * colours + (1 - _BLEND) * _pixels(image)
+
+
+def _figure(found: Sequence[Run], chosen: Sequence[Chosen]) -> Figure:
+    variants = sorted({v for category in chosen for v in category.maps}, key=variant_order)
+    blocks = _blocks(chosen)
+    across = max(sum(_width(category) for category in block) for block in blocks)
+    width = max(_LABELS + across + _MARGIN, 5.5)
+    title = wrap(f"{dataset_title(found)}: where the detectors look", round(width * 12))
+    warning = wrap(alert(found), round(width * 12))
+    seeds = {category.seed for category in chosen}
+    of_seed = f"Runs of seed {seeds.pop()}." if len(seeds) == 1 else "Seeds: see the list."
+    notes = wrap(f"{circumstances(found)}. {of_seed} {_HOW_TO_READ} {RULE}", round(width * 16.5))
+    head = 0.15 + 0.2 * len(title) + 0.17 * len(warning)
+    block_height = _NAMES + _INPUT_ROW + len(variants) * _ROW + 0.1
+    height = head + len(blocks) * block_height + 0.15 * len(notes) + 2 * _MARGIN
+    figure = Figure(figsize=(width, height))
+    page = _Page(figure)
+    page.text(width / 2, 0.08, "\n".join(title), fontsize="large")
+    loud = {"color": ALERT_COLOUR, "weight": "bold"}
+    page.text(width / 2, 0.12 + 0.2 * len(title), "\n".join(warning), **loud)
+    for index, block in enumerate(blocks):
+        top = head + index * block_height
+        _row_names(page, variants, top + _NAMES)
+        left = _LABELS
+        for category in block:
+            _draw_category(page, category, variants, left, top)
+            left += _width(category)
+    foot = head + len(blocks) * block_height + _MARGIN
+    page.text(_MARGIN, foot, "\n".join(notes), ha="left", fontsize="small", color="0.3")
+    return figure
+
+
+class _Page:
+    """A figure on which things are placed in inches from its upper left corner."""
+
+    def __init__(self, figure: Figure) -> None:
+        self.figure = figure
+        self.width, self.height = figure.get_size_inches()
+
+    def axes(self, left: float, top: float, width: float, height: float) -> Axes:
+        bottom = self.height - top - height
+        box = (left / self.width, bottom / self.height, width / self.width, height / self.height)
+        return self.figure.add_axes(box)
+
+    def text(self, left: float, top: float, text: str, **look: Any) -> None:
+        look = {"ha": "center", "va": "top"} | look
+        self.figure.text(left / self.width, 1 - top / self.height, text, **look)
+
+
+def _blocks(chosen: Sequence[Chosen]) -> list[list[Chosen]]:
+    """Categories in rows of at most `_MOST_COLUMNS` pictures."""
+    blocks: list[list[Chosen]] = [[]]
+    for category in chosen:
+        in_block = sum(len(other.images) for other in blocks[-1])
+        if blocks[-1] and in_block + len(category.images) > _MOST_COLUMNS:
+            blocks.append([])
+        blocks[-1].append(category)
+    return blocks
+
+
+def _width(category: Chosen) -> float:
+    return len(category.images) * (_PICTURE + _GAP) + _BETWEEN
+
+
+def _below(row: int) -> float:
+    """How far a row of pictures lies below the first; nothing is written below the inputs."""
+    return _INPUT_ROW + (row - 1) * _ROW if row else 0
+
+
+def _row_names(page: _Page, variants: Sequence[str], top: float) -> None:
+    for row, name in enumerate(["input", *map(variant_title, variants)]):
+        middle = top + _below(row) + _PICTURE / 2
+        text = "\n".join(wrap(name.replace("(", "\n("), 16))
+        page.text(_LABELS - 0.1, middle, text, ha="right", va="center")
+
+
+def _draw_category(
+    page: _Page, category: Chosen, variants: Sequence[str], left: float, top: float
+) -> None:
+    pictures = len(category.images) * (_PICTURE + _GAP) - _GAP
+    page.text(left + pictures / 2, top + 0.02, category.category, weight="bold")
+    for column, image in enumerate(category.images.to_dict("records")):
+        x, y = left + column * (_PICTURE + _GAP), top + _NAMES
+        pixels = read_image(category.folder / image["path"], _PIXELS)
+        mask = read_mask(category.folder / image["mask"], _PIXELS) if image["mask"] else None
+        kind = image["defect"] if image["label"] else "normal"
+        page.text(x + _PICTURE / 2, y - 0.04, kind, va="bottom")
+        _show(page.axes(x, y, _PICTURE, _PICTURE), _pixels(pixels), mask)
+        for row, variant in enumerate(variants, start=1):
+            if variant not in category.maps:
+                continue
+            heat = overlay(pixels, category.maps[variant][column], category.scales[variant])
+            _show(page.axes(x, y + _below(row), _PICTURE, _PICTURE), heat, mask)
+            percentile = f"P{image[f'percentile_{variant}']:.0f}"
+            under = y + _below(row) + _PICTURE + 0.03
+            page.text(x + _PICTURE / 2, under, percentile, fontsize="small")
+    for row, variant in enumerate(variants, start=1):
+        if variant in category.scales:
+            y = top + _NAMES + _below(row)
+            _bar(page, category.scales[variant], left + pictures + 0.07, y)
+
+
+def _bar(page: _Page, scale: float, left: float, top: float) -> None:
+    axes = page.axes(left, top + 0.16, 0.09, _PICTURE - 0.16)
+    page.figure.colorbar(ScalarMappable(Normalize(0, scale), _COLOURS), cax=axes, ticks=[0])
+    axes.tick_params(length=0, pad=2, labelsize="x-small")
+    axes.set_title(f"{scale:.2g}", fontsize="x-small", pad=2, loc="left")
+
+
+def _show(axes: Axes, pixels: np.ndarray, mask: torch.Tensor | None) -> None:
+    axes.imshow(pixels)
+    if mask is not None and mask.any() and not mask.all():
+        for colour, width in (("black", 1.4), ("white", 0.7)):
+            axes.contour(mask.numpy(), levels=[0.5], colors=colour, linewidths=width)
+    axes.set_axis_off()
+
+
+def _pixels(image: torch.Tensor) -> np.ndarray:
+    return image.permute(1, 2, 0).numpy() / 255

@@ -1,0 +1,222 @@
+"""The finished runs of a results folder, as the tables and figures read them.
+
+Reads run folders and nothing else: no training, no tables, no pictures. A run is finished when its
+`metrics.json` is there; unfinished and damaged runs are left out and named in a warning.
+"""
+
+from __future__ import annotations
+
+import json
+import warnings
+import zipfile
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import pandas as pd
+
+from adnlib import runs
+from adnlib.errors import InputError
+
+# Settings that say which run it is, or where and how fast it ran, and not what was computed.
+# Runs of one data set may differ in these and in no others.
+MAY_DIFFER = frozenset(
+    {"dataset", "category", "attention", "attention_training", "seed"}
+    | {"data_root", "results", "device", "save_model", "on_bad_image"}
+)
+_ORDER = ("none", "se", "cbam")
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True)
+class Run:
+    """One finished run: what was asked, what came out, and where the rest lies."""
+
+    folder: Path
+    dataset: str
+    category: str
+    variant: str
+    seed: int
+    settings: dict[str, Any]
+    images: str  # the category folder that the run read
+    weights: str  # "random", or the SHA-256 of the backbone's weights
+    auroc_last: float  # fractions
+    auroc_best: float
+    train_images: int
+    test_images: int
+
+    @property
+    def images_seen(self) -> str:
+        """How many images the run was made with, in words."""
+        return f"{self.train_images} to train and {self.test_images} to test"
+
+    def scores(self) -> pd.DataFrame:
+        """`scores.csv`: path, label, defect, mask ("" without one), score_last, score_best."""
+        return pd.read_csv(
+            self.folder / "scores.csv",
+            keep_default_na=False,  # a defect may be called "NA"
+            dtype={
+                "path": str,
+                "label": int,
+                "defect": str,
+                "mask": str,
+                "score_last": float,
+                "score_best": float,
+            },
+        )
+
+    def maps(self) -> np.ndarray:
+        """(n_test, h, w) float32 Grad-CAM maps in `scores.csv`'s order, >= 0, not normalised."""
+        with np.load(self.folder / "maps.npz", allow_pickle=False) as archive:
+            return np.asarray(archive["maps"], dtype=np.float32)
+
+
+def variant_title(variant: str) -> str:
+    """The name under which a variant stands in every table and figure."""
+    attention, untrained, _ = variant.partition("_frozen")
+    if attention == "none":
+        return "DifferNet"
+    return f"AttentDifferNet ({attention.upper()})" + (", untrained" if untrained else "")
+
+
+def variant_order(variant: str) -> tuple[bool, int, str]:
+    """Sorting key: DifferNet, trained attention (SE, CBAM, others), then untrained attention."""
+    attention, mark, _ = variant.partition("_frozen")
+    rank = _ORDER.index(attention) if attention in _ORDER else len(_ORDER)
+    return bool(mark), rank, attention
+
+
+def sorted_variants(found: Iterable[Run]) -> list[str]:
+    """The variants that occur, each once, in the order of tables and figures."""
+    return sorted({run.variant for run in found}, key=variant_order)
+
+
+def read_runs(results: str | Path, dataset: str | None = None) -> list[Run]:
+    """Read every finished run beneath `results/runs`, sorted by data set, category, variant, seed.
+
+    Args:
+        results: a results folder, such as `results/demo`.
+        dataset: read this data set only.
+
+    Raises:
+        InputError: when there is no finished run, or when runs of one data set differ in a setting
+            that changes their numbers (see `check_settings`).
+    """
+    root = Path(results) / "runs"
+    found: list[Run] = []
+    left_out: list[str] = []
+    for folder in sorted(root.glob(f"{dataset or '*'}/*/*/seed*")):
+        if not runs.is_done(folder):
+            left_out.append(f"{folder} (unfinished)")
+            continue
+        try:
+            found.append(_read_run(folder))
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            left_out.append(f"{folder} (damaged: {type(error).__name__}: {error})")
+    _warn(left_out)
+    if not found:
+        held = sorted(p.name for p in root.glob("*") if p.is_dir())
+        where = root / dataset if dataset else root
+        hint = f"; there are runs of {', '.join(held)}" if dataset and held else ""
+        raise InputError(
+            f"No finished run lies under {where}{hint}; run the grid first, or name another "
+            "results folder."
+        )
+    found.sort(key=lambda r: (r.dataset, r.category, variant_order(r.variant), r.seed))
+    check_settings(found)
+    return found
+
+
+def check_settings(found: list[Run]) -> None:
+    """Refuse runs of one data set whose settings differ.
+
+    A table's caption can state one number of epochs, one image size, one kind of weights. Runs
+    under other settings would be averaged with, or stand beside, numbers that they cannot be
+    compared with; separate columns for them would leave a mean row without common categories. So
+    one results folder holds one set of settings per data set, and another belongs in a folder of
+    its own. Data sets may differ from each other. Within a category all runs must also have seen
+    the same numbers of images.
+
+    Raises:
+        InputError: naming data set, setting, its values, and a run folder for each value.
+    """
+    for dataset in sorted({run.dataset for run in found}):
+        group = [run for run in found if run.dataset == dataset]
+        names = {name for run in group for name in run.settings} - MAY_DIFFER - {"weights"}
+        for name in sorted(names):
+            _same(dataset, name, {r.folder: str(r.settings.get(name, "unset")) for r in group})
+        _same(dataset, "weights", {r.folder: r.weights for r in group})
+        for category in sorted({run.category for run in group}):
+            seen = {r.folder: r.images_seen for r in group if r.category == category}
+            _same(f"{dataset}/{category}", "their images", seen)
+
+
+def readable(found: Iterable[Run], read: Callable[[Run], _T]) -> list[tuple[Run, _T]]:
+    """Each run with what `read` gives for it; runs whose files are damaged are warned of, left out.
+
+    For `scores.csv` and `maps.npz`, which tables do not need and `read_runs` does not open.
+    """
+    pairs: list[tuple[Run, _T]] = []
+    left_out: list[str] = []
+    for run in found:
+        try:
+            pairs.append((run, read(run)))
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+            left_out.append(f"{run.folder} (damaged: {type(error).__name__}: {error})")
+    _warn(left_out)
+    return pairs
+
+
+def _read_run(folder: Path) -> Run:
+    params = json.loads((folder / "params.json").read_text(encoding="utf-8"))
+    metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+    settings = params["settings"]
+    dataset, category, variant = folder.parts[-4:-1]
+    seed = int(folder.name.removeprefix("seed"))
+    claimed = (settings["dataset"], settings["category"], params["variant"], settings["seed"])
+    if claimed != (dataset, category, variant, seed):
+        raise ValueError(f"params.json is of {'/'.join(map(str, claimed))}")
+    if not (folder / "scores.csv").is_file():
+        raise FileNotFoundError("scores.csv is missing")
+    last, best = float(metrics["auroc_last"]), float(metrics["auroc_best"])
+    if not (0 <= last <= 1 and 0 <= best <= 1):
+        raise ValueError(f"AUROC {last}, {best} is no fraction")
+    return Run(
+        folder=folder,
+        dataset=dataset,
+        category=category,
+        variant=variant,
+        seed=seed,
+        settings=settings,
+        images=str(params["folder"]),
+        # The same weights may come from the cache or from a file, so the hash says which they are.
+        weights="random" if settings["weights"] == "random" else str(params["weights_sha256"]),
+        auroc_last=last,
+        auroc_best=best,
+        train_images=int(metrics["train_images"]),
+        test_images=int(metrics["test_images"]),
+    )
+
+
+def _same(what: str, name: str, values: dict[Path, str]) -> None:
+    counts = Counter(values.values())
+    if len(counts) > 1:
+        shown = "; ".join(
+            f"{value} in {count} run(s) such as {next(f for f, v in values.items() if v == value)}"
+            for value, count in counts.most_common()
+        )
+        raise InputError(
+            f"The runs of {what} differ in {name}: {shown}. Keep one setting per results folder: "
+            "move or remake the others."
+        )
+
+
+def _warn(left_out: list[str], most: int = 20) -> None:
+    if left_out:
+        more = f", and {len(left_out) - most} more" if len(left_out) > most else ""
+        warnings.warn(
+            f"{len(left_out)} run(s) left out: {', '.join(left_out[:most])}{more}", stacklevel=3
+        )

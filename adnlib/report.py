@@ -1,0 +1,225 @@
+"""The tables of a results folder for people: Markdown, LaTeX, and the text that ends a run.
+
+Made from run folders and the published numbers alone, so they can be remade at any time; trains
+nothing. Pictures are drawn in `figures` (ROC curves) and `heatmaps` (Grad-CAM).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Hashable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from adnlib import tables
+from adnlib.catalogue import CATALOGUE
+from adnlib.comparison import (
+    MEAN,
+    Published,
+    auroc_table,
+    common_categories,
+    is_complete,
+    published_for,
+    published_methods,
+    published_numbers,
+)
+from adnlib.demo import DEMO_SETS
+from adnlib.records import Run, read_runs, sorted_variants, variant_title
+from adnlib.tables import Cell, Sheet
+
+RANDOM_WEIGHTS = (
+    "RANDOM WEIGHTS: the backbone never saw ImageNet; these results show that the programs run, "
+    "and say nothing about the method."
+)
+_SELECTION_TITLES = {
+    "last": "last epoch",
+    "best on test": "best epoch on the test set (the paper's way, optimistic)",
+}
+_FEWER = "†"
+
+
+def write_tables(results: str | Path) -> list[Path]:
+    """Write `tables/auroc.csv`, `.md` and `.tex` of a results folder and return their paths.
+
+    Raises:
+        InputError: when there is no finished run, or runs of a data set differ in their settings.
+    """
+    found = read_runs(results)
+    table = auroc_table(found)
+    sheets = auroc_sheets(found, table)
+    folder = Path(results) / "tables"
+    folder.mkdir(parents=True, exist_ok=True)
+    table.to_csv(folder / "auroc.csv", index=False, float_format="%.4f")
+    parts = ["# Image-level AUROC\n", *(tables.markdown(sheet) for sheet in sheets.values())]
+    (folder / "auroc.md").write_text("\n".join(parts), encoding="utf-8")
+    parts = [
+        tables.latex(sheet, label=f"tab:auroc-{dataset}-{selection.split()[0]}")
+        for (dataset, selection), sheet in sheets.items()
+    ]
+    text = "% needs \\usepackage{booktabs} and \\usepackage{graphicx}\n" + "\n".join(parts)
+    (folder / "auroc.tex").write_text(text, encoding="utf-8")
+    return [folder / f"auroc.{ending}" for ending in ("csv", "md", "tex")]
+
+
+def summary(results: str | Path) -> str:
+    """The AUROC tables as plain text, and where everything that was made lies."""
+    root = Path(results)
+    found = read_runs(root)
+    sheets = auroc_sheets(found, auroc_table(found))
+    products = [root / name for name in ("tables", "figures", "notebooks")]
+    made = [p for folder in products for p in sorted(folder.rglob("*")) if p.is_file()]
+    where = [
+        f"  {_shown(root / 'runs')} ({len(found)} finished runs)",
+        *(f"  {_shown(p)}" for p in made),
+    ]
+    text = [tables.plain(sheet) for sheet in sheets.values()]
+    return "\n".join([*text, "Made:", *where]) + "\n"
+
+
+def auroc_sheets(found: Sequence[Run], table: pd.DataFrame) -> dict[tuple[str, str], Sheet]:
+    """One sheet per data set and epoch selection, of the rows of `auroc_table`."""
+    sheets = {}
+    for (dataset, selection), rows in table.groupby(["dataset", "epoch_selection"], sort=False):
+        group = [run for run in found if run.dataset == dataset]
+        sheets[str(dataset), str(selection)] = _sheet(str(dataset), str(selection), group, rows)
+    return sheets
+
+
+def dataset_title(found: Sequence[Run]) -> str:
+    """What one data set's runs were made on, demo images and missing categories named as such."""
+    dataset = found[0].dataset
+    categories = sorted({run.category for run in found})
+    if dataset in DEMO_SETS:
+        return f"Demo images {dataset} (drawn by this program)"
+    info = CATALOGUE.get(dataset)
+    if info is None:
+        return dataset
+    known = [category for category in info.categories if category in categories]
+    if info.categories and not is_complete(dataset, known):
+        return f"{info.title}, {len(known)} of {len(info.categories)} categories"
+    return info.title
+
+
+def alert(found: Sequence[Run]) -> str:
+    """What must be read before any number of these runs, or ""."""
+    return RANDOM_WEIGHTS if any(run.weights == "random" for run in found) else ""
+
+
+def circumstances(found: Sequence[Run]) -> str:
+    """The settings of one data set's runs in one line; `read_runs` saw to it that they agree."""
+    settings = found[0].settings
+    seeds = sorted({run.seed for run in found})
+    training = sorted({str(r.settings["attention_training"]) for r in found if r.variant != "none"})
+    return ", ".join(
+        [
+            f"{settings['epochs']} epoch{'s' * (settings['epochs'] != 1)}",
+            f"{settings['image_size']} px",
+            f"{settings['test_views']} test views",
+            f"weights {settings['weights']}",
+            *([f"attention training {' and '.join(training)}"] if training else []),
+            f"{len(seeds)} seed{'s' * (len(seeds) > 1)} ({', '.join(map(str, seeds))})",
+        ]
+    )
+
+
+def _sheet(dataset: str, selection: str, group: list[Run], rows: pd.DataFrame) -> Sheet:
+    variants = sorted_variants(group)
+    categories = list(dict.fromkeys(rows["category"]))
+    if len(categories) == 2 and MEAN in categories:  # a mean that repeats the only category
+        categories.remove(MEAN)
+    common = common_categories(group)
+    cells = {(row["category"], row["variant"]): row for row in rows.to_dict("records")}
+    methods = dict.fromkeys(method for v in variants for method in published_methods(v))
+    beside = {
+        method: [published_for(dataset, category, method, common) for category in categories]
+        for method in methods
+    }
+    beside = {method: numbers for method, numbers in beside.items() if any(numbers)}
+    body = []
+    for index, category in enumerate(categories):
+        of_row = {v: cells.get((category, v)) for v in variants}
+        means = {v: round(cell["mean"], 2) for v, cell in of_row.items() if cell}
+        best = [v for v in means if len(means) > 1 and means[v] == max(means.values())]
+        numbers = [numbers[index] for numbers in beside.values()]
+        body.append(
+            [
+                Cell(_row_name(category, common, categories)),
+                *(Cell(_number(cell), v in best) for v, cell in of_row.items()),
+                *(Cell(f"{number.auroc:.2f}" if number else "-") for number in numbers),
+            ]
+        )
+    return Sheet(
+        title=f"{dataset_title(group)}: AUROC in percent, {_SELECTION_TITLES[selection]}",
+        caption=_caption(group, rows),
+        header=[
+            "category",
+            *map(variant_title, variants),
+            *(f"{method}, published" for method in beside),
+        ],
+        rows=body,
+        alert=alert(group),
+        closing=int(MEAN in categories),
+        notes=_notes(dataset, beside),
+    )
+
+
+def _row_name(category: str, common: list[str], categories: list[str]) -> str:
+    if category != MEAN:
+        return category
+    there = len(categories) - 1
+    return f"mean of {there}" if len(common) == there else f"mean of {len(common)} (of {there})"
+
+
+def _number(cell: dict[Hashable, Any] | None) -> str:
+    if cell is None:
+        return "-"
+    spread = "" if pd.isna(cell["std"]) else f" ± {cell['std']:.2f}"
+    return f"{cell['mean']:.2f}{spread}" + (f" {_FEWER}" if cell["fewer_seeds"] else "")
+
+
+def _caption(group: list[Run], rows: pd.DataFrame) -> str:
+    spread = (
+        "Mean ± standard deviation over seeds."
+        if rows["std"].notna().any()
+        else "One seed, so no standard deviation."
+    )
+    parts = [f"{circumstances(group)}.", spread]
+    if rows["fewer_seeds"].any():
+        parts.append(f"{_FEWER} from fewer seeds than the others (auroc.csv lists them).")
+    categories = {run.category for run in group}
+    common = common_categories(group)
+    if not common:
+        parts.append("No mean: no category was run with every method.")
+    elif len(common) < len(categories):
+        parts.append(f"The mean is over {', '.join(common)}, which every method was run on.")
+    return " ".join(parts)
+
+
+def _notes(dataset: str, beside: dict[str, list[Published | None]]) -> list[str]:
+    """Where the published numbers come from, and those that have no place in the table."""
+    notes = []
+    for method, numbers in beside.items():
+        sources = dict.fromkeys(f"{n.source} (confidence {n.confidence})" for n in numbers if n)
+        notes.append(f"{method}, published: {'; '.join(sources)}.")
+    shown = {(method, n.auroc) for method, numbers in beside.items() for n in numbers if n}
+    elsewhere = [
+        f"{method} {number.auroc:.2f} ({number.source}, confidence {number.confidence})"
+        for (where, category, method), number in published_numbers().items()
+        if where == dataset and category == MEAN and (method, number.auroc) not in shown
+    ]
+    if elsewhere:
+        notes.append(f"Published means over the whole data set: {'; '.join(elsewhere)}.")
+    if beside:
+        notes.append(
+            "DifferNet's published numbers are of the best epoch on the test set; how the paper "
+            "chose AttentDifferNet's epoch is not public."
+        )
+    return notes
+
+
+def _shown(path: Path) -> str:
+    """The path from the working directory where it lies beneath it, else as it is."""
+    relative = os.path.relpath(path)
+    return str(path) if relative.startswith("..") else Path(relative).as_posix()

@@ -1,0 +1,128 @@
+"""One table of text, written as Markdown, LaTeX or plain lines.
+
+Knows nothing of AUROC: `report` fills a `Sheet`, this module sets it.
+"""
+
+from __future__ import annotations
+
+import itertools
+import textwrap
+from dataclasses import dataclass, field
+
+_TEX = {
+    "\\": r"\textbackslash{}",
+    "&": r"\&",
+    "%": r"\%",
+    "$": r"\$",
+    "#": r"\#",
+    "_": r"\_",
+    "{": r"\{",
+    "}": r"\}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "±": r"$\pm$",
+    "†": r"$^\dagger$",
+}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One cell's text, and whether it is the best of its row."""
+
+    text: str
+    best: bool = False
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """A titled table.
+
+    `rows` holds as many cells as `header` has names. The last `closing` rows (a mean) stand below a
+    line where the form has one. `alert` is what nobody may overlook.
+    """
+
+    title: str
+    caption: str
+    header: list[str]
+    rows: list[list[Cell]]
+    alert: str = ""
+    closing: int = 0
+    notes: list[str] = field(default_factory=list)
+
+
+def markdown(sheet: Sheet) -> str:
+    """The sheet as GitHub Markdown: heading, alert, table, caption, notes."""
+    lines = [f"### {sheet.title}", ""]
+    if sheet.alert:
+        lines += [f"> **{sheet.alert}**", ""]
+    body = [[_bold(cell, "**{}**") for cell in row] for row in sheet.rows]
+    cells = [[text.replace("|", r"\|") for text in row] for row in [sheet.header, *body]]
+    widths = [max(len(text) for text in column) for column in zip(*cells, strict=True)]
+    set_rows = [_aligned(row, widths) for row in cells]
+    rule = [":" + "-" * (widths[0] - 1), *("-" * (width - 1) + ":" for width in widths[1:])]
+    lines += [f"| {' | '.join(row)} |" for row in [set_rows[0], rule, *set_rows[1:]]]
+    lines += ["", sheet.caption, "", *(f"- {note}" for note in sheet.notes)]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def latex(sheet: Sheet, label: str) -> str:
+    """The sheet as a floating LaTeX table; needs the packages booktabs and graphicx."""
+    alert = rf"\textbf{{{escaped(sheet.alert)}}} " if sheet.alert else ""
+    body = [
+        " & ".join(
+            rf"\textbf{{{escaped(cell.text)}}}" if cell.best else escaped(cell.text) for cell in row
+        )
+        + r" \\"
+        for row in sheet.rows
+    ]
+    if sheet.closing and len(body) > sheet.closing:
+        body.insert(len(body) - sheet.closing, r"\midrule")
+    wide = len(sheet.header) > 4
+    notes = [rf"\par\footnotesize {escaped(note)}" for note in sheet.notes]
+    return "\n".join(
+        [
+            r"\begin{table}",
+            r"\centering",
+            rf"\caption{{{alert}{escaped(sheet.title)}. {escaped(sheet.caption)}}}",
+            rf"\label{{{label}}}",
+            *([r"\resizebox{\linewidth}{!}{%"] if wide else []),
+            rf"\begin{{tabular}}{{l{'r' * (len(sheet.header) - 1)}}}",
+            r"\toprule",
+            " & ".join(escaped(name) for name in sheet.header) + r" \\",
+            r"\midrule",
+            *body,
+            r"\bottomrule",
+            r"\end{tabular}" + "}" * wide,
+            *notes,
+            r"\end{table}",
+            "",
+        ]
+    )
+
+
+def plain(sheet: Sheet, width: int = 100) -> str:
+    """The sheet for a terminal; `<` marks the best of a row."""
+    names = [textwrap.wrap(name, 16) for name in sheet.header]
+    lines_of_names = itertools.zip_longest(*names, fillvalue="")
+    body = [[cell.text + (" <" if cell.best else "  ") for cell in row] for row in sheet.rows]
+    cells = [*([f"{part}  " for part in line] for line in lines_of_names), *body]
+    widths = [max(len(text) for text in column) for column in zip(*cells, strict=True)]
+    lines = textwrap.wrap(sheet.title, width)
+    lines += textwrap.wrap(f"!!! {sheet.alert}", width) if sheet.alert else []
+    lines += [" ".join(_aligned(row, widths)).rstrip() for row in cells]
+    return "\n".join([*lines, *textwrap.wrap(f"{sheet.caption} < best of a row.", width)]) + "\n"
+
+
+def escaped(text: str) -> str:
+    """The text with LaTeX's special characters, and the signs `±` and `†`, as commands."""
+    return "".join(_TEX.get(character, character) for character in text)
+
+
+def _bold(cell: Cell, form: str) -> str:
+    return form.format(cell.text) if cell.best else cell.text
+
+
+def _aligned(row: list[str], widths: list[int]) -> list[str]:
+    """First column to the left, numbers to the right."""
+    first, *rest = zip(row, widths, strict=True)
+    return [first[0].ljust(first[1]), *(text.rjust(width) for text, width in rest)]

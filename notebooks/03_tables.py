@@ -1,0 +1,83 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: ipynb,py:percent
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3 (ipykernel)
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # Tables: does attention help, and by how much?
+#
+# **Question.** Which image-level AUROC do DifferNet and AttentDifferNet reach on each category,
+# and how does that compare with what was published?
+#
+# Made from finished run folders and the published numbers alone: nothing is trained, so this
+# notebook can be run at any time, also while a grid is still under way.
+
+# %% [markdown]
+# ## Parameters
+
+# %% tags=["parameters"]
+results = "results/demo"  # folder whose runs are read, and where tables/ is written
+
+# %%
+from adnlib import runs
+
+parameters = runs.check_parameters(globals(), ["results"])
+
+# %% [markdown]
+# ## Write the tables
+#
+# `auroc.csv` is tidy and complete, `auroc.md` is for reading, `auroc.tex` for a paper. Runs that
+# are not finished, or damaged, are left out and named.
+
+# %%
+import pandas as pd
+from IPython.display import Markdown
+
+from adnlib import report
+
+csv, md, tex = report.write_tables(runs.project_path(parameters["results"]))
+csv, md, tex
+
+# %% [markdown]
+# ## AUROC beside the published numbers
+#
+# Two tables for each data set. The *last epoch* is decided before the test set is seen. The *best
+# epoch on the test set* looks at the test labels, as DifferNet's published code does, and is too
+# good by construction.
+
+# %%
+Markdown(md.read_text(encoding="utf-8"))
+
+# %% [markdown]
+# ## How much the choice of the epoch is worth
+#
+# Points of AUROC that the best epoch on the test set has over the last one. A gain of attention
+# that is smaller than this may be no gain at all.
+
+# %%
+table = pd.read_csv(csv)
+keys = ["dataset", "category"]
+means = table.pivot_table(
+    index=keys, columns=["epoch_selection", "method"], values="mean", sort=False
+)
+means = means.reindex(pd.MultiIndex.from_frame(table[keys].drop_duplicates()))
+(means["best on test"] - means["last"]).round(2)
+
+# %% [markdown]
+# ## What attention adds
+#
+# Points of AUROC at the last epoch that each variant has over plain DifferNet, on the same
+# category.
+
+# %%
+last = means["last"]
+gain = last.sub(last.get("DifferNet", float("nan")), axis=0).round(2)
+gain.drop(columns="DifferNet", errors="ignore")

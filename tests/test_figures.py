@@ -1,0 +1,220 @@
+"""ROC and Grad-CAM figures, from made-up runs: what they show, and by which rule."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from matplotlib.figure import Figure
+from synthetic import make_grid, make_pictures, make_run
+
+from adnlib import figures, heatmaps
+from adnlib.errors import InputError
+from adnlib.selection import SCALE_PERCENTILE, choose_images
+
+
+@pytest.fixture
+def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
+    """The figures that were to be saved."""
+    caught: list[Figure] = []
+
+    def keep(figure: Figure, path: Path) -> list[Path]:
+        path.parent.mkdir(exist_ok=True)
+        caught.append(figure)
+        return []
+
+    for module in (figures, heatmaps):
+        monkeypatch.setattr(module, "save", keep)
+    return caught
+
+
+@pytest.fixture
+def results(tmp_path: Path) -> Path:
+    """Two categories with images and maps, two seeds of plain and SE."""
+    for category in ("bracket", "plate"):
+        images = make_pictures(tmp_path / "images" / category, good=5, anomalous=7, size=48)
+        make_grid(tmp_path, "demo_parts", [category], images=images, maps=True)
+    return tmp_path
+
+
+def texts(figure: Figure) -> list[str]:
+    return [text.get_text() for text in figure.texts]
+
+
+def scores_of(values: list[float], good: int) -> pd.DataFrame:
+    return pd.DataFrame(
+        {
+            "path": [f"{i}.png" for i in range(len(values))],
+            "label": [0] * good + [1] * (len(values) - good),
+            "defect": "good",
+            "mask": "",
+            "score_last": values,
+        }
+    )
+
+
+def test_roc_files_are_written_and_the_same_each_time(results: Path) -> None:
+    written = figures.draw_roc(results, "demo_parts")
+    assert [path.name for path in written] == ["roc_demo_parts.png", "roc_demo_parts.pdf"]
+    first = [path.read_bytes() for path in written]
+    figures.draw_roc(results, "demo_parts")
+    assert [path.read_bytes() for path in written] == first
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 5, 15])
+def test_roc_has_a_square_panel_for_each_category(
+    tmp_path: Path, drawn: list[Figure], count: int
+) -> None:
+    names = [f"part{i:02d}" for i in range(count)]
+    make_grid(tmp_path, categories=names, variants=("none", "cbam_frozen"), seeds=2)
+    figures.draw_roc(tmp_path, "mvtec_ad")
+    (figure,) = drawn
+    assert [axes.get_title() for axes in figure.axes] == names
+    figure.draw_without_rendering()
+    for axes in figure.axes:
+        box = axes.get_window_extent()
+        assert box.width == pytest.approx(box.height)
+        assert box.width / figure.dpi > 1.5  # inches
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == [
+        "DifferNet",
+        "AttentDifferNet (CBAM), untrained",
+    ]
+
+
+def test_roc_legend_gives_mean_and_std_of_the_last_epoch(
+    tmp_path: Path, drawn: list[Figure]
+) -> None:
+    folders = [make_run(tmp_path, seed=seed) for seed in range(2)]
+    for folder, good in zip(folders, ([0.0, 1.0], [0.0, 3.0]), strict=True):
+        scores = pd.DataFrame({"label": [0, 0, 1, 1], "score_last": [*good, 2.0, 2.0]})
+        scores = scores.assign(path="a.png", defect="good", mask="", score_best=0.0)
+        scores.to_csv(folder / "scores.csv", index=False)
+    figures.draw_roc(tmp_path, "mvtec_ad")
+    (axes,) = drawn[0].axes
+    assert axes.get_legend().get_texts()[0].get_text() == "75.0 ± 35.4"
+    assert len(axes.collections) == 1  # the band
+    assert "band: lowest to highest seed" in " ".join(texts(drawn[0])).replace("\n", " ")
+
+
+def test_one_seed_has_neither_std_nor_band(tmp_path: Path, drawn: list[Figure]) -> None:
+    make_grid(tmp_path, categories=["bottle"], variants=["none"], seeds=1, weights="random")
+    figures.draw_roc(tmp_path, "mvtec_ad")
+    (axes,) = drawn[0].axes
+    assert "±" not in axes.get_legend().get_texts()[0].get_text()
+    assert not axes.collections
+    assert any("RANDOM WEIGHTS" in text for text in texts(drawn[0]))
+
+
+def test_damaged_scores_are_left_out_and_named(tmp_path: Path, drawn: list[Figure]) -> None:
+    make_run(tmp_path, seed=0)
+    (make_run(tmp_path, seed=1) / "scores.csv").write_text("path,label\na.png,x\n")
+    with pytest.warns(UserWarning, match=r"seed1 \(damaged"):
+        figures.draw_roc(tmp_path, "mvtec_ad")
+    (tmp_path / "runs/mvtec_ad/bottle/none/seed0/scores.csv").write_text("")
+    with pytest.warns(match="2 run"), pytest.raises(InputError, match="readable"):
+        figures.draw_roc(tmp_path, "mvtec_ad")
+
+
+def test_images_are_chosen_by_gain_of_percentile() -> None:
+    #            good: median is 3   | anomalous
+    plain = scores_of([1, 5, 3, 2, 4, 9, 0, 2.5, 9, 9], good=5)
+    attention = scores_of([1, 5, 3, 2, 4, 0, 9, 4.5, 3.5, 9], good=5)
+    chosen = choose_images({"se": attention, "none": plain}, anomalous=3)
+    assert chosen["path"].tolist() == ["2.png", "6.png", "9.png", "5.png"]
+    assert chosen["gain"].tolist()[1:] == [100, 0, -100]
+    assert chosen["rule"].tolist() == [
+        "median score of DifferNet",
+        "rank 1 of 5 by gain of AttentDifferNet (SE)",
+        "rank 3 of 5 by gain of AttentDifferNet (SE)",
+        "rank 5 of 5 by gain of AttentDifferNet (SE)",
+    ]
+    one = choose_images({"se": attention, "none": plain}, anomalous=1)
+    assert one["path"].tolist() == ["2.png", "9.png"]
+
+
+def test_without_a_pair_images_are_spaced_by_path() -> None:
+    chosen = choose_images({"se": scores_of([3, 1, 2, 5, 4, 6, 9, 8], good=3)}, anomalous=3)
+    assert chosen["path"].tolist() == ["2.png", "3.png", "5.png", "7.png"]
+    assert chosen["rule"].iloc[-1] == "rank 5 of 5 by path"
+    assert len(choose_images({"se": scores_of([1, 2], good=1)}, anomalous=3)) == 2
+
+
+def test_runs_on_different_images_are_not_laid_side_by_side() -> None:
+    plain = scores_of([1, 2, 3], good=1)
+    other = plain.assign(path=["0.png", "x.png", "2.png"])
+    with pytest.raises(InputError, match="different images"):
+        choose_images({"none": plain, "se": other})
+
+
+def test_overlay_depends_on_the_scale_and_not_on_the_map() -> None:
+    image = torch.zeros(3, 8, 8, dtype=torch.uint8)
+    faint = heatmaps.overlay(image, np.full((2, 2), 0.1, np.float32), scale=1.0)
+    strong = heatmaps.overlay(image, np.full((2, 2), 1.0, np.float32), scale=1.0)
+    beyond = heatmaps.overlay(image, np.full((2, 2), 5.0, np.float32), scale=1.0)
+    assert faint[0, 0, 2] > faint[0, 0, 0]  # blue
+    assert strong[0, 0, 0] > strong[0, 0, 2]  # red
+    assert np.array_equal(strong, beyond)
+    white = heatmaps.overlay(image + 255, np.full((2, 2), 1.0, np.float32), scale=1.0)
+    assert np.allclose(white - strong, 0.5)
+
+
+def test_gradcam_figure_and_its_list(results: Path) -> None:
+    png, pdf, listed = heatmaps.draw_gradcam(results, "demo_parts", anomalous=2)
+    assert png.stat().st_size > 10_000
+    assert pdf.read_bytes().startswith(b"%PDF")
+    table = pd.read_csv(listed)
+    assert len(table) == 2 * (1 + 2)
+    assert table.groupby("category")["label"].apply(list).to_dict() == {
+        "bracket": [0, 1, 1],
+        "plate": [0, 1, 1],
+    }
+    assert table["seed"].unique().tolist() == [0]
+    maps = np.load(results / "runs/demo_parts/plate/se/seed0/maps.npz")["maps"].astype(np.float32)
+    scales = table.loc[table["category"] == "plate", "scale_se"]
+    assert scales.to_numpy() == pytest.approx(np.percentile(maps, SCALE_PERCENTILE), rel=1e-4)
+
+
+def test_gradcam_panels_rows_and_labels(results: Path, drawn: list[Figure]) -> None:
+    heatmaps.draw_gradcam(results, "demo_parts", anomalous=2)
+    (figure,) = drawn
+    pictures = [axes for axes in figure.axes if axes.images]
+    assert len(pictures) == 2 * 3 * 3  # categories, images, and input, plain, SE
+    outlined = [axes for axes in pictures if axes.collections]
+    assert len(outlined) == 2 * 2 * 3  # not the normal ones
+    shown = texts(figure)
+    assert shown.count("normal") == 2
+    assert shown.count("scratch") == 4
+    assert {"input", "DifferNet", "bracket", "plate"} < set(shown)
+    assert sum(text.startswith("P") and text[1:].isdigit() for text in shown) == 2 * 3 * 2
+
+
+def test_a_variant_without_that_seed_stays_blank(results: Path, drawn: list[Figure]) -> None:
+    images = results / "images" / "plate"
+    make_run(results, "demo_parts", "plate", "cbam", seed=3, images=images, maps=True)
+    heatmaps.draw_gradcam(results, "demo_parts", anomalous=2)
+    assert len([axes for axes in drawn[0].axes if axes.images]) == 2 * 3 * 3
+
+
+def test_missing_images_are_an_input_error_that_names_the_folder(results: Path) -> None:
+    (results / "images").rename(results / "moved")
+    with pytest.raises(InputError, match=r"no longer in .*images/bracket"):
+        heatmaps.draw_gradcam(results, "demo_parts")
+
+
+def test_runs_without_maps_are_an_input_error(tmp_path: Path) -> None:
+    make_run(tmp_path)
+    with pytest.raises(InputError, match=r"maps\.npz"):
+        heatmaps.draw_gradcam(tmp_path, "mvtec_ad")
+
+
+def test_damaged_maps_are_left_out_and_named(results: Path, drawn: list[Figure]) -> None:
+    for seed in range(2):
+        folder = results / f"runs/demo_parts/plate/se/seed{seed}"
+        (folder / "maps.npz").write_bytes(b"PK\x03\x04 cut off")
+    with pytest.warns(UserWarning, match=r"plate/se/seed0 \(damaged"):
+        heatmaps.draw_gradcam(results, "demo_parts", anomalous=2)
+    assert len([axes for axes in drawn[0].axes if axes.images]) == 3 * 3 + 3 * 2

@@ -1,0 +1,97 @@
+"""Which runs count as finished, and which may stand in one table."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from synthetic import make_grid, make_run, set_metrics
+
+from adnlib.errors import InputError
+from adnlib.records import read_runs, variant_order, variant_title
+
+
+def test_names_and_order_of_variants() -> None:
+    variants = ["cbam_frozen", "se_frozen", "eca", "cbam", "none", "se"]
+    ordered = sorted(variants, key=variant_order)
+    assert [variant_title(variant) for variant in ordered] == [
+        "DifferNet",
+        "AttentDifferNet (SE)",
+        "AttentDifferNet (CBAM)",
+        "AttentDifferNet (ECA)",
+        "AttentDifferNet (SE), untrained",
+        "AttentDifferNet (CBAM), untrained",
+    ]
+
+
+def test_runs_are_sorted_and_complete(tmp_path: Path) -> None:
+    make_grid(tmp_path, categories=("screw", "bottle"), variants=("se", "none"), seeds=11)
+    found = read_runs(tmp_path)
+    assert len(found) == 44
+    assert [(run.category, run.variant) for run in found[::11]] == [
+        ("bottle", "none"),
+        ("bottle", "se"),
+        ("screw", "none"),
+        ("screw", "se"),
+    ]
+    assert [run.seed for run in found[:11]] == list(range(11))
+
+
+def test_unfinished_and_damaged_runs_are_left_out_and_named(tmp_path: Path) -> None:
+    make_run(tmp_path, seed=0)
+    make_run(tmp_path, seed=1, finished=False)
+    (make_run(tmp_path, seed=2) / "metrics.json").write_text("{")
+    (make_run(tmp_path, seed=3) / "params.json").unlink()
+    (make_run(tmp_path, seed=4) / "scores.csv").unlink()
+    set_metrics(make_run(tmp_path, seed=5), auroc_last=float("nan"))
+    make_run(tmp_path, seed=6).rename(tmp_path / "runs/mvtec_ad/bottle/none/seed7")
+    with pytest.warns(UserWarning, match="6 run") as caught:
+        found = read_runs(tmp_path)
+    assert [run.seed for run in found] == [0]
+    message = str(caught[0].message)
+    assert "seed1 (unfinished)" in message
+    for seed in (2, 3, 4, 5, 7):
+        assert f"seed{seed} (damaged" in message
+
+
+def test_a_folder_without_finished_runs_is_an_input_error(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="No finished run"):
+        read_runs(tmp_path)
+    make_run(tmp_path)
+    with pytest.raises(InputError, match="there are runs of mvtec_ad"):
+        read_runs(tmp_path, "mtd")
+
+
+@pytest.mark.parametrize("setting", [{"epochs": 8}, {"image_size": 448}, {"new_setting": 1}])
+def test_differing_settings_within_a_data_set_are_refused(
+    tmp_path: Path, setting: dict[str, int]
+) -> None:
+    make_run(tmp_path, seed=0)
+    make_run(tmp_path, seed=1, category="screw", **setting)
+    ((name, value),) = setting.items()
+    with pytest.raises(
+        InputError, match=rf"mvtec_ad differ in {name}: .*{value} in 1 run"
+    ) as error:
+        read_runs(tmp_path)
+    assert "screw/none/seed1" in str(error.value)
+
+
+def test_random_weights_do_not_stand_beside_others(tmp_path: Path) -> None:
+    make_run(tmp_path, seed=0)
+    make_run(tmp_path, seed=1, weights="random")
+    with pytest.raises(InputError, match=r"differ in weights: .*random in 1 run"):
+        read_runs(tmp_path)
+
+
+def test_images_that_changed_between_runs_are_refused(tmp_path: Path) -> None:
+    make_run(tmp_path, seed=0)
+    make_run(tmp_path, seed=1, good=13)
+    with pytest.raises(InputError, match=r"mvtec_ad/bottle differ in their images"):
+        read_runs(tmp_path)
+
+
+def test_what_does_not_change_the_numbers_may_differ(tmp_path: Path) -> None:
+    make_run(tmp_path, seed=0)
+    make_run(tmp_path, seed=1, device="cuda", data_root="elsewhere", weights="alexnet.pth")
+    make_run(tmp_path, dataset="mtd", category="magnetic_tile", epochs=8)
+    assert len(read_runs(tmp_path)) == 3
