@@ -114,7 +114,7 @@ def _fitting(
     turned = np.clip(x / radius, -1, 1)
     facing = sun * turned + np.sqrt(1 - np.minimum(turned * turned, 1)) * np.float32(0.75)
     lit = shine * (np.float32(0.45) + np.float32(0.7) * np.maximum(facing, 0))
-    rim = np.float32(0.25) * turned**6
+    rim = np.float32(0.25) * (turned * turned) ** 2
     glint = np.float32(0.5) * np.exp(-(((turned - sun * np.float32(0.8)) / 0.10) ** 2))
     through = np.float32(0.45) * np.roll(back, len(x) // 30, axis=-1)
     clear = glass * (np.float32(0.62) * lit + rim) + through + glint * (shine > 0.8)
@@ -156,18 +156,10 @@ def _hardware(
     ):
         cut = cover(shape, 0.008)
         steel, body, metal = mix(steel, bright, cut), np.maximum(body, cut), np.maximum(metal, cut)
-    for place, level in (
-        (-0.4, -0.99),
-        (-0.2, -0.99),
-        (0.2, -0.99),
-        (0.4, -0.99),
-        (0.0, end + 0.03),
-    ):
-        right, down = x - np.float32(place), y - np.float32(level)
-        bolt = length(right, down)
-        steel = steel * (1 - np.float32(0.4) * cover(bolt - 0.046, 0.01))
-        dome = np.float32(1.05) - 9 * (right + down)
-        steel = mix(steel, dome, cover(bolt - 0.036, 0.008))
+    row = length(np.abs(np.abs(x) - 0.3) - 0.1, y + 0.99)  # four bolts, by folding the arm twice
+    bolt = np.minimum(row, length(x, y - end - 0.03))
+    steel = steel * (1 - np.float32(0.4) * cover(bolt - 0.046, 0.01))
+    steel = mix(steel, np.float32(1.25) - 10 * bolt, cover(bolt - 0.036, 0.008))
     return steel, body, metal
 
 

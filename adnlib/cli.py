@@ -1,0 +1,233 @@
+"""The command line: options in, exit code out.
+
+`run-all` is what `./run_all.sh` calls; `cell` and `notebook` are what the workflow calls for each
+of its steps.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import json
+import os
+import signal
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from adnlib.errors import InputError
+from adnlib.machine import end_with
+
+if TYPE_CHECKING:
+    from adnlib.plan import Plan
+
+EXAMPLES = """\
+examples:
+  ./run_all.sh
+      the demo, on images that the program draws
+  ./run_all.sh --profile paper --data-root DIR
+      the paper's grid on the data sets that lie under DIR
+  ./run_all.sh --profile paper --data-root DIR --dataset mvtec_ad --category bottle
+      --attention none se --seeds 0 --set epochs=48
+      two of its runs, with a setting changed
+  ./run_all.sh test
+      the tests; what follows goes to pytest
+
+What is done is not done again: the same command goes on where it was stopped.
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Carry out a command.
+
+    Returns:
+        0; 1 if a run failed; 2 for a mistake in the input; 130 if interrupted.
+    """
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup leaves it
+            signal.signal(number, signal.default_int_handler)
+    try:
+        options = _parse(arguments)
+        return options.function(options)
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on from here", file=sys.stderr)
+        return 130
+
+
+# The commands import what they need: torch takes seconds, and `cell` waits for a kernel only.
+
+
+def _run_all(options: argparse.Namespace) -> int:
+    from adnlib.grid import Options
+    from adnlib.plan import make_plan
+
+    plan = make_plan(
+        Options(
+            profile=options.profile,
+            data_root=options.data_root,
+            results=options.results,
+            datasets=_words(options.dataset),
+            categories=_words(options.category),
+            attention=_words(options.attention),
+            seeds=tuple(map(_seed, _words(options.seeds))),
+            settings=dict(map(_assignment, options.set)),
+            device=options.device,
+            on_bad_image=options.on_bad_image,
+            jobs=options.jobs,
+        )
+    )
+    _print_plan(plan, whole=options.dry_run)
+    if options.dry_run:
+        return 0
+
+    from adnlib.scheduling import carry_out
+
+    return carry_out(plan, options.keep_going)
+
+
+def _cell(options: argparse.Namespace) -> int:
+    end_with(os.getppid())
+    from adnlib.execution import run_cell
+
+    return 0 if run_cell(_read_plan(options.plan), options.key) else 1
+
+
+def _notebook(options: argparse.Namespace) -> int:
+    end_with(os.getppid())
+    from adnlib.execution import run_notebook
+
+    parameters = dict(map(_assignment, options.parameters))
+    return 0 if run_notebook(_read_plan(options.plan), options.name, parameters) else 1
+
+
+def _print_plan(plan: Plan, whole: bool) -> None:
+    states = [cell.state for cell in plan.cells]
+    print(f"{plan.grid.name}: {plan.grid.title}")
+    where = f"{len(plan.gpus)} GPU" if plan.gpus else "the CPU"
+    print(f"{len(states)} runs, {states.count('done')} of them done")
+    print(f"{plan.jobs} at a time on {where}, CPU threads of each: {plan.threads}")
+    print(f"results: {plan.results}")
+    for sentence in (*plan.notes, *plan.unusable):
+        print(f"note: {sentence}")
+    if whole:
+        for cell, state in zip(plan.cells, states, strict=True):
+            print(f"  {state:5}  {cell.title}")
+    sys.stdout.flush()
+
+
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = _Parser(prog="adnlib", description="AttentDifferNet: image-level anomaly detection.")
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    _add_run_all(commands)
+    cell = commands.add_parser("cell", help="one run of a plan (called by the workflow)")
+    cell.add_argument("plan", type=Path)
+    cell.add_argument("key", help="run folder as seen from the results folder")
+    cell.set_defaults(function=_cell)
+    notebook = commands.add_parser("notebook", help="tables or figures (called by the workflow)")
+    notebook.add_argument("plan", type=Path)
+    notebook.add_argument("name", help="file name in notebooks/ without suffix")
+    notebook.add_argument("parameters", nargs="*", metavar="NAME=VALUE")
+    notebook.set_defaults(function=_notebook)
+    options, unknown = parser.parse_known_args(arguments)
+    if unknown:
+        known = getattr(options, "known", [])
+        nearest = difflib.get_close_matches(unknown[0].partition("=")[0], known, n=1)
+        hint = f"did you mean {nearest[0]}?" if nearest else "see --help."
+        raise InputError(f"there is no option {unknown[0]}: {hint}")
+    return options
+
+
+def _add_run_all(commands: Any) -> None:
+    parser = commands.add_parser(
+        "run-all",
+        prog="./run_all.sh",
+        help="train and evaluate a grid of runs, then make its tables and figures",
+        description="Train and evaluate a grid of runs, then make its tables and figures.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    lists: dict[str, Any] = {"nargs": "+", "action": "extend", "default": []}
+    add = parser.add_argument
+    add("--profile", default="demo", help="demo, smoke, paper, or a grid file (default: demo)")
+    add("--data-root", type=_path, metavar="DIR", help="folder that holds the data sets")
+    add("--dataset", **lists, metavar="NAME", help="only these data sets")
+    add("--category", **lists, metavar="NAME", help="only these categories")
+    add("--attention", **lists, metavar="NAME", help="none, se, cbam, se_frozen, cbam_frozen")
+    add("--seeds", **lists, metavar="N", help="one run of each cell for each of these")
+    add(
+        "--set",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="any other parameter of notebooks/02_train.ipynb; may be repeated",
+    )
+    add("--device", help="auto, cpu, cuda or cuda:N (default: auto)")
+    add(
+        "--jobs",
+        type=_jobs,
+        metavar="N",
+        help="runs at a time (default: one a GPU; on the CPU one a core, as memory allows)",
+    )
+    add("--on-bad-image", help="stop (default) or skip where an image cannot be read")
+    add("--results", type=_path, metavar="DIR", help="default: results/<profile>")
+    add("--dry-run", action="store_true", help="print the plan and run nothing")
+    add(
+        "--keep-going",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="go on with the other runs when one fails",
+    )
+    known = [name for action in parser._actions for name in action.option_strings]
+    parser.set_defaults(function=_run_all, known=known)
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse that raises an InputError in the place of its own exit."""
+
+    def error(self, message: str) -> NoReturn:
+        raise InputError(f"{message}; see --help.")
+
+
+def _path(word: str) -> Path:
+    # Absolute, as the workflow's processes have another working directory than the user.
+    return Path(word).expanduser().resolve()
+
+
+def _words(values: Iterable[str]) -> tuple[str, ...]:
+    """The words of `--seeds 0 1`, `--seeds "0 1"` and `--seeds 0,1` alike, once each."""
+    return tuple(
+        dict.fromkeys(word for value in values for word in value.replace(",", " ").split())
+    )
+
+
+def _seed(word: str) -> int:
+    if not word.isdigit():
+        raise InputError(f"--seeds got {word!r}: give whole numbers such as 0 1 2.")
+    return int(word)
+
+
+def _jobs(word: str) -> int:
+    if not word.isdigit() or int(word) == 0:
+        raise argparse.ArgumentTypeError(f"{word!r} is no whole number above 0")
+    return int(word)
+
+
+def _assignment(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not equals or not name:
+        raise InputError(f"{text!r} is no assignment: give name=value, such as --set epochs=48.")
+    return name.strip(), value.strip()
+
+
+def _read_plan(path: Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"cannot read the plan {path}: call ./run_all.sh, which writes it."
+        ) from error

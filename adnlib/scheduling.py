@@ -1,0 +1,156 @@
+"""A plan handed to Snakemake, and what became of it.
+
+Which run goes when is Snakemake's; here lie what it needs before, and what people read after.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import importlib.util
+import json
+import os
+import shlex
+import subprocess
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from adnlib import report
+from adnlib.demo import make_demo
+from adnlib.errors import InputError
+from adnlib.machine import end_with
+from adnlib.plan import DEMO_ROOT, Plan
+from adnlib.runs import DONE, project_path
+from adnlib.weights import load_alexnet
+
+SNAKEFILE = Path("workflow/Snakefile")
+
+
+def carry_out(plan: Plan, keep_going: bool = True) -> int:
+    """Do what is left of the plan and print what came out; 0, or 1 if anything failed.
+
+    Raises:
+        InputError: another process works on the same results, the folder cannot be written, there
+            are no ImageNet weights, or Snakemake is not installed.
+    """
+    if not importlib.util.find_spec("snakemake"):
+        raise InputError("Snakemake is not installed: install adnlib with Python 3.11 or newer.")
+    with _alone(plan.results):
+        record = _prepare(plan)
+        options = ["--keep-going"] if keep_going else []
+        code = _snakemake(
+            record, [*options, "--forcerun", *(f"{key}/{DONE}" for key in record["stale"])]
+        )
+        missing = [key for key in record["cells"] if not (plan.results / key / DONE).is_file()]
+        if keep_going and 0 < len(missing) < len(record["cells"]):
+            # Tables and figures wait for all runs; now they are made of those that there are.
+            _snakemake(record, ["--keep-going", "--config", "finished_only=1"])
+        _print_results(plan.results)
+        failures = [*plan.unusable, *_failures(record, missing, keep_going)]
+        if failures:
+            print(f"\nNot done ({len(failures)}):", *failures, sep="\n  ", flush=True)
+        elif code:
+            print(f"\nThe workflow failed; its log: {plan.results / 'workflow.log'}", flush=True)
+    return 1 if failures or code else 0
+
+
+@contextmanager
+def _alone(results: Path) -> Iterator[None]:
+    """A lock on the results which the system frees when this process ends, however it ends."""
+    try:
+        results.mkdir(parents=True, exist_ok=True)
+        lock = (results / ".lock").open("w")
+    except OSError as error:
+        raise InputError(
+            f"cannot write to {results} ({error.strerror}): give another folder with --results."
+        ) from error
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise InputError(
+                f"another run_all.sh works on {results}: wait for it, or give another folder with "
+                "--results."
+            ) from None
+        yield
+
+
+def _prepare(plan: Plan) -> dict[str, Any]:
+    """Demo images, weights and the plan's file, so that no two runs make them at once."""
+    demo = project_path(DEMO_ROOT)
+    if any(Path(cell.settings.data_root) == demo for cell in plan.cells):
+        if not demo.is_dir():
+            print(f"Drawing the demo images into {demo} ...", flush=True)
+        make_demo(demo)
+    for source in {cell.settings.weights for cell in plan.cells if cell.state != "done"}:
+        if source != "random":
+            load_alexnet(source)
+    record = plan.record()
+    (plan.results / "progress.txt").write_text("")
+    (plan.results / "plan.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    return record
+
+
+def _snakemake(record: dict[str, Any], options: list[str]) -> int:
+    """Run the workflow; its exit code. Only what the runs print comes to standard output."""
+    results = Path(record["results"])
+    command = [
+        *(sys.executable, "-P", "-m", "snakemake"),
+        *("--snakefile", str(project_path(SNAKEFILE))),
+        *("--directory", str(results)),
+        *("--configfile", str(results / "plan.json")),
+        *("--cores", str(record["jobs"])),
+        *("--rerun-triggers", "mtime"),
+        *("--scheduler", "greedy"),
+        *("--runtime-source-cache-path", str(results / ".snakemake" / "source-cache")),
+        # A lock that a killed Snakemake left behind would stop the next; _alone does this better.
+        *("--nolock", "--rerun-incomplete"),
+        *options,
+    ]
+    with (results / "workflow.log").open("a") as log:
+        # A session of its own: Ctrl-C reaches this process alone, which ends the others.
+        process = subprocess.Popen(
+            command, stderr=log, start_new_session=True, preexec_fn=partial(end_with, os.getpid())
+        )
+        try:
+            return process.wait()
+        finally:
+            process.kill()
+            process.wait()
+
+
+def _print_results(results: Path) -> None:
+    with warnings.catch_warnings(record=True) as caught:
+        try:
+            text = report.summary(results)
+        except InputError as error:
+            text = f"No table: {error}\n"
+    notes = [f"note: {warning.message}\n" for warning in caught]
+    print("", *notes, text, sep="\n", end="", flush=True)
+
+
+def _failures(record: dict[str, Any], missing: list[str], all_tried: bool) -> list[str]:
+    results = Path(record["results"])
+    told = (results / "progress.txt").read_text().split("\n")
+    lines = []
+    for key in missing:
+        if key not in told and not all_tried:
+            continue
+        cell = record["cells"][key]
+        failed = results / key / "failed.json"
+        reason = "it was killed, most often for lack of memory"
+        if failed.is_file():
+            reason = json.loads(failed.read_text(encoding="utf-8"))["reason"]
+        again = shlex.join([*record["command"], *cell["select"]])
+        lines += [
+            f"{cell['title']}: {reason}\n    log: {failed.with_name('log.txt')}\n    alone: {again}"
+        ]
+    for failed in sorted((results / "notebooks").glob("*.failed.json")):
+        reason = json.loads(failed.read_text(encoding="utf-8"))["reason"]
+        name = failed.name.removesuffix(".failed.json")
+        lines += [f"notebook {name}: {reason}\n    log: {failed.with_name(name + '.log')}"]
+    return lines
