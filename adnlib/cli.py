@@ -37,6 +37,8 @@ examples:
 What is done is not done again: the same command goes on where it was stopped.
 """
 
+PARENT = "process id of the caller, with which this ends; it may be gone before this has started"
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Carry out a command.
@@ -90,14 +92,14 @@ def _run_all(options: argparse.Namespace) -> int:
 
 
 def _cell(options: argparse.Namespace) -> int:
-    end_with(os.getppid())
+    end_with(options.parent)
     from adnlib.execution import run_cell
 
     return 0 if run_cell(_read_plan(options.plan), options.key) else 1
 
 
 def _notebook(options: argparse.Namespace) -> int:
-    end_with(os.getppid())
+    end_with(options.parent)
     from adnlib.execution import run_notebook
 
     parameters = dict(map(_assignment, options.parameters))
@@ -126,11 +128,13 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     cell = commands.add_parser("cell", help="one run of a plan (called by the workflow)")
     cell.add_argument("plan", type=Path)
     cell.add_argument("key", help="run folder as seen from the results folder")
+    cell.add_argument("--parent", type=int, default=os.getppid(), help=PARENT)
     cell.set_defaults(function=_cell)
     notebook = commands.add_parser("notebook", help="tables or figures (called by the workflow)")
     notebook.add_argument("plan", type=Path)
     notebook.add_argument("name", help="file name in notebooks/ without suffix")
     notebook.add_argument("parameters", nargs="*", metavar="NAME=VALUE")
+    notebook.add_argument("--parent", type=int, default=os.getppid(), help=PARENT)
     notebook.set_defaults(function=_notebook)
     options, unknown = parser.parse_known_args(arguments)
     if unknown:

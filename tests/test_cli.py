@@ -1,0 +1,121 @@
+"""The command line: exit codes, one sentence for each mistake, a dry run that writes nothing."""
+
+import subprocess
+import sys
+
+import pytest
+
+from adnlib import cli, plan, scheduling
+from adnlib.runs import project_path
+
+
+@pytest.fixture
+def run_all(tmp_path, monkeypatch, capsys):
+    """`run-all` with these words and results in an empty folder; exit code, output and errors."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(plan, "DEMO_ROOT", tmp_path / "demo")
+    monkeypatch.setattr(cli.signal, "signal", lambda *_: None)
+
+    def call(*words):
+        code = cli.main(["run-all", "--results", "results", "--device", "cpu", *words])
+        printed = capsys.readouterr()
+        return code, printed.out, printed.err
+
+    return call
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--profile", "dmo"], "no profile 'dmo': did you mean 'demo'?"),
+        (["--dataset", "demo_part"], "no data set 'demo_part': did you mean 'demo_parts'?"),
+        (["--category", "brackets"], "no category 'brackets': did you mean 'bracket'?"),
+        (["--attention", "sse"], "attention is 'sse'"),
+        (["--seeds", "one"], "--seeds got 'one'"),
+        (["--seeds", "-1"], "-1"),
+        (["--set", "epoch=3"], "no setting 'epoch': did you mean 'epochs'?"),
+        (["--set", "epochs"], "'epochs' is no assignment"),
+        (["--set", "image_size=128"], "image_size is 128"),
+        (["--device", "tpu0"], "device is 'tpu0'"),
+        (["--jobs", "0"], "'0' is no whole number above 0"),
+        (["--on-bad-image", "keep"], "on_bad_image is 'keep'"),
+        (["--profile", "paper"], "needs --data-root DIR"),
+        (["--profile", "paper", "--data-root", "nowhere"], "nowhere"),
+        (["--datset", "mtd"], "no option --datset: did you mean --dataset?"),
+        (["--data-rot=a"], "no option --data-rot=a: did you mean --data-root?"),
+        (["paper"], "no option paper: see --help"),
+    ],
+)
+def test_a_mistake_is_one_sentence_and_nothing_is_written(run_all, tmp_path, words, message):
+    code, out, err = run_all(*words)
+    assert code == 2
+    assert err.startswith("error: ")
+    assert message in err
+    assert err.count("\n") == 1
+    assert out == ""
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_dry_run_prints_the_plan_and_writes_nothing(run_all, tmp_path, monkeypatch):
+    monkeypatch.setattr(scheduling, "carry_out", None)
+    code, out, _ = run_all("--dry-run", "--seeds", "0,1 2", "--attention", "none", "se")
+    assert code == 0
+    assert "18 runs, 0 of them done" in out
+    assert out.count("to do") == 18
+    assert "demo_wafer/chip se seed 2" in out
+    assert not list(tmp_path.iterdir())
+
+
+def test_options_reach_the_plan(run_all, monkeypatch, tmp_path):
+    handed = []
+    monkeypatch.setattr(scheduling, "carry_out", lambda *given: handed.append(given) or 0)
+    code, _, _ = run_all(
+        *("--dataset", "demo_parts", "--seeds", "4", "--attention", "cbam", "--jobs", "2"),
+        *("--set", "epochs=7", "--set", "test_views=5", "--no-keep-going"),
+    )
+    assert code == 0
+    ((made, keep_going),) = handed
+    (cell,) = made.cells
+    assert cell.title == "demo_parts/bracket cbam seed 4"
+    assert (cell.settings.epochs, cell.settings.test_views) == (7, 5)
+    assert (made.jobs, keep_going) == (2, False)
+    assert made.results == tmp_path / "results"
+
+
+def test_an_interruption_is_one_sentence(run_all, monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(scheduling, "carry_out", interrupted)
+    code, _, err = run_all()
+    assert code == 130
+    assert err == "interrupted; the same command goes on from here\n"
+
+
+def test_a_step_without_its_plan_says_who_writes_it(capsys, monkeypatch, tmp_path):
+    monkeypatch.setattr(cli, "end_with", lambda _: None)
+    monkeypatch.setattr(cli.signal, "signal", lambda *_: None)
+    assert cli.main(["cell", str(tmp_path / "plan.json"), "runs/a"]) == 2
+    assert "./run_all.sh, which writes it" in capsys.readouterr().err
+
+
+def test_help_names_the_front_door_and_every_option(capsys):
+    with pytest.raises(SystemExit) as left:
+        cli.main(["run-all", "--help"])
+    assert left.value.code == 0
+    text = capsys.readouterr().out
+    assert text.startswith("usage: ./run_all.sh ")
+    for option in ("--profile", "--data-root", "--set", "--dry-run", "./run_all.sh test"):
+        assert option in text
+
+
+@pytest.mark.slow
+def test_the_package_is_a_command():
+    done = subprocess.run(
+        [sys.executable, "-m", "adnlib", "run-all", "--help"],
+        cwd=project_path("."),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.startswith("usage: ./run_all.sh ")

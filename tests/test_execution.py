@@ -1,0 +1,116 @@
+"""Notebooks in kernels: what fails is one sentence; slots of GPUs; the time that is left."""
+
+import os
+import threading
+
+import nbformat
+import pytest
+
+from adnlib import execution
+from adnlib.execution import NotebookError, duration, execute
+
+
+@pytest.fixture
+def notebook(tmp_path, monkeypatch):
+    """Executes these lines as a notebook; the path of its log."""
+    monkeypatch.setattr(execution, "PROJECT", tmp_path)
+    (tmp_path / "notebooks").mkdir()
+
+    def call(code, **parameters):
+        cell = nbformat.v4.new_code_cell("word = 'default'", metadata={"tags": ["parameters"]})
+        cells = [cell, nbformat.v4.new_code_cell(code)]
+        kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
+        content = nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": kernel})
+        nbformat.write(content, tmp_path / "notebooks" / "one.ipynb")
+        execute("one", tmp_path / "out.ipynb", parameters, tmp_path / "log.txt", {"ADNLIB_E": "5"})
+        return (tmp_path / "log.txt").read_text()
+
+    yield call
+    os.environ.pop("ADNLIB_E", None)
+
+
+@pytest.mark.slow
+def test_a_notebook_gets_parameters_and_environment_and_is_logged(notebook, tmp_path):
+    code = "import os; print(word, os.environ['ADNLIB_E'], os.getcwd())"
+    assert f"given 5 {tmp_path}" in notebook(code, word="given")
+    assert (tmp_path / "out.ipynb").is_file()
+
+
+@pytest.mark.slow
+def test_a_mistake_in_the_input_is_its_own_sentence(notebook):
+    code = "class InputError(ValueError): ...\nraise InputError('the folder is empty: fill it.')"
+    with pytest.raises(NotebookError) as caught:
+        notebook(code)
+    assert str(caught.value) == "the folder is empty: fill it."
+
+
+@pytest.mark.slow
+def test_a_dead_kernel_is_not_tried_again(notebook, tmp_path):
+    code = "import os\nopen('times', 'a').write('x')\nos._exit(9)"
+    with pytest.raises(NotebookError, match="its kernel died, most often for lack of memory"):
+        notebook(code)
+    assert (tmp_path / "times").read_text() == "x"
+
+
+def test_a_kernel_that_does_not_start_is_tried_twice(notebook, monkeypatch):
+    times = []
+
+    def no_answer(*_, **__):
+        times.append(1)
+        if len(times) % 2:
+            raise RuntimeError("Kernel didn't respond in 180 seconds")
+
+    monkeypatch.setattr(execution.papermill, "execute_notebook", no_answer)
+    assert "did not start (attempt 1)" in notebook("")
+    assert len(times) == 2
+
+    def never(*_, **__):
+        raise RuntimeError("Kernel didn't respond in 180 seconds")
+
+    monkeypatch.setattr(execution.papermill, "execute_notebook", never)
+    with pytest.raises(NotebookError, match="its kernel did not start twice"):
+        notebook("")
+
+
+def test_each_gpu_takes_its_runs_and_the_next_one_waits(tmp_path):
+    plan = {"results": str(tmp_path), "gpus": ["4", "7"], "jobs": 2, "threads": 3}
+    third = []
+
+    def take_third():
+        with execution._gpu(plan) as environment:
+            third.append(environment["CUDA_VISIBLE_DEVICES"])
+
+    with execution._gpu(plan) as first:
+        with execution._gpu(plan) as second:
+            assert first["CUDA_VISIBLE_DEVICES"] == "4"
+            assert second["CUDA_VISIBLE_DEVICES"] == "7"
+            assert second["OMP_NUM_THREADS"] == "3"
+            thread = threading.Thread(target=take_third)
+            thread.start()
+            thread.join(0.3)
+            assert third == []
+        thread.join(5)
+    assert third == ["7"]
+
+
+def test_on_the_cpu_no_gpu_is_hidden_or_shown(tmp_path):
+    with execution._gpu({"results": str(tmp_path), "gpus": [], "threads": 1}) as environment:
+        assert "CUDA_VISIBLE_DEVICES" not in environment
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [(0.4, "0 s"), (28, "28 s"), (89, "89 s"), (240, "4 min"), (12000, "3 h 20 min")],
+)
+def test_durations_are_for_people(seconds, words):
+    assert duration(seconds) == words
+
+
+def test_the_time_left_follows_the_images_of_the_runs_that_wait(monkeypatch):
+    monkeypatch.setattr(execution.time, "time", lambda: 1100.0)
+    cells = {"small": {"images": 10}, "large": {"images": 90}}
+    plan = {"cells": cells, "todo": list(cells), "started": 1000.0, "jobs": 1}
+    assert execution._seconds_left(plan, {"small"}) == pytest.approx(900)
+    assert execution._seconds_left(plan, {"large"}) == pytest.approx(100 / 9)
+    assert execution._seconds_left(plan, {"small", "large"}) == 0

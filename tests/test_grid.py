@@ -1,0 +1,142 @@
+"""Grid files and options: what is read, what is put in their place, what is refused."""
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from adnlib.errors import InputError
+from adnlib.grid import GRIDS, KEYS, Grid, Options, make_grid, read_grid
+from adnlib.runs import Settings, project_path
+
+
+def write(folder: Path, text: str) -> str:
+    path = folder / "own.yaml"
+    path.write_text(text)
+    return str(path)
+
+
+def test_shipped_grids_are_whole():
+    names = sorted(path.stem for path in project_path(GRIDS).glob("*.yaml"))
+    assert names == ["demo", "paper", "smoke"]
+    for name in names:
+        grid = make_grid(Options(profile=name))
+        assert grid.attention == ("none", "se", "cbam")
+
+
+def test_the_demo_is_18_runs_and_the_paper_has_no_settings_but_the_defaults():
+    demo, paper = read_grid("demo"), read_grid("paper")
+    assert demo.datasets is not None
+    assert len(demo.datasets) * len(demo.variants()) == 18
+    assert paper == Grid("paper", paper.title, None, ("none", "se", "cbam"), (0, 1, 2), {})
+    assert Settings(**paper.variants()[0]) == Settings()
+
+
+def test_a_grid_of_ones_own(tmp_path):
+    text = """
+        title: Mine
+        datasets: {MVTec: [Metal-Nut, screw], my-set: all}
+        attention: [cbam_frozen]
+        seeds: [3]
+        settings: {learning_rate: 1e-3, epochs: 4}
+    """
+    grid = read_grid(write(tmp_path, text))
+    assert grid.name == "own"
+    assert grid.datasets == {"mvtec_ad": ("metal_nut", "screw"), "my_set": None}
+    (variant,) = grid.variants()
+    assert variant == {
+        "learning_rate": 1e-3,
+        "epochs": 4,
+        "attention": "cbam",
+        "attention_training": "frozen",
+        "seed": 3,
+    }
+    assert Settings(**variant).variant == "cbam_frozen"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("sedes: [0]", "no key 'sedes': did you mean 'seeds'?"),
+        ("settings: {epoch: 3}", "no setting 'epoch': did you mean 'epochs'?"),
+        ("settings: {seed: 3}", "seed does not belong under settings"),
+        ("settings: [epochs]", "settings is ['epochs']"),
+        ("settings: {epochs: 1.5}", "epochs is 1.5"),
+        ("settings: {image_size: 255}", "image_size is 255"),
+        ("seeds: 3", "seeds is 3: give a list of whole numbers"),
+        ("seeds: [true]", "seeds is [True]"),
+        ("attention: [non]", "attention is 'non'"),
+        ("datasets: [mvtec_ad]", "datasets is ['mvtec_ad']"),
+        ("datasets: {mvtec_ad: bottle}", "mvtec_ad is 'bottle': give a list of names"),
+        ("seeds: [0", "is not YAML"),
+        ("", f"it has no keys; give {', '.join(KEYS)}"),
+    ],
+)
+def test_what_is_wrong_in_a_grid_file_is_named(tmp_path, text, message):
+    with pytest.raises(InputError) as caught:
+        make_grid(Options(profile=write(tmp_path, text)))
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_unknown_profile_names_the_nearest_and_a_missing_file_itself(tmp_path):
+    with pytest.raises(InputError, match="no profile 'papers': did you mean 'paper'"):
+        read_grid("papers")
+    with pytest.raises(InputError, match=r"cannot read the grid file .*none\.yaml"):
+        read_grid(str(tmp_path / "none.yaml"))
+
+
+def test_options_come_before_the_grid_file(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    options = Options(
+        datasets=("demo-parts", "MVTec"),
+        attention=("se",),
+        seeds=(7,),
+        settings={
+            "epochs": "3",
+            "learning_rate": "2e-4",
+            "weights": "mine.pth",
+            "save_model": "yes",
+        },
+        device="cpu",
+        on_bad_image="skip",
+    )
+    grid = make_grid(options)
+    assert grid.datasets == {"demo_parts": None, "mvtec_ad": None}
+    (variant,) = grid.variants()
+    settings = Settings(**variant)
+    assert (settings.attention, settings.seed, settings.epochs) == ("se", 7, 3)
+    assert (settings.learning_rate, settings.save_model) == (2e-4, True)
+    assert settings.weights == str(tmp_path / "mine.pth")
+    assert (settings.device, settings.on_bad_image) == ("cpu", "skip")
+    assert settings.image_size == read_grid("demo").settings["image_size"]
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"epoch": "3"}, "did you mean 'epochs'"),
+        ({"epochs": "many"}, "epochs is 'many'"),
+        ({"epochs": "0"}, "epochs is 0"),
+        ({"learning_rate": "[1"}, "learning_rate is '\\[1'"),
+        ({"seed": "1"}, "use --seeds"),
+        ({"results": "here"}, "use --results"),
+    ],
+)
+def test_a_wrong_assignment_is_refused(given, message):
+    with pytest.raises(InputError, match=message):
+        make_grid(Options(settings=given))
+
+
+def test_the_command_of_options_gives_them_again(tmp_path):
+    profile = write(tmp_path, "seeds: [0]")
+    options = Options(profile, data_root=tmp_path, settings={"epochs": "3"}, device="cpu")
+    assert options.command() == [
+        *("./run_all.sh", "--profile", profile),
+        *("--data-root", str(tmp_path), "--device", "cpu", "--set", "epochs=3"),
+    ]
+    fields = {field.name for field in dataclasses.fields(Options)}
+    chosen = {"datasets", "categories", "attention", "seeds"}
+    assert fields - chosen - {"jobs"} == {
+        *("profile", "data_root", "results", "settings", "device", "on_bad_image")
+    }, "a new option belongs into command(), or among those that choose runs"
