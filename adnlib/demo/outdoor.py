@@ -51,6 +51,11 @@ _PROFILE = np.array(
         (1.00, 0.036, 0.8),
     ]
 )
+_STEPS = 2048
+_RADIUS, _SHINE = (
+    np.interp(np.linspace(0, 1, _STEPS), _PROFILE[:, 0], _PROFILE[:, column]).astype(np.float32)
+    for column in (1, 2)
+)
 _GLASS = (0.33, 0.72)  # part of the pitch that is glass
 
 
@@ -107,8 +112,8 @@ def _fitting(
     along = (y - front - _TOP) / _PITCH
     unit = np.floor(along)
     part = along - unit
-    radius = np.interp(part, _PROFILE[:, 0], _PROFILE[:, 1]).astype(np.float32)
-    shine = np.interp(part, _PROFILE[:, 0], _PROFILE[:, 2]).astype(np.float32)
+    step = (part * (_STEPS - 1)).astype(np.intp)
+    radius, shine = _RADIUS[step], _SHINE[step]
     string = cover(np.abs(x) - radius, 0.008) * ((unit >= 0) & (unit < _UNITS))
     is_glass = (part > _GLASS[0]) & (part < _GLASS[1])
     turned = np.clip(x / radius, -1, 1)

@@ -55,7 +55,7 @@ def draw(rng: np.random.Generator, size: int, defect: str | None) -> Picture:
     lamp = np.float32(rng.normal(1, 0.025)) * (
         1 + np.float32(rng.normal(0, 0.03)) * x + np.float32(rng.normal(0, 0.03)) * y
     )
-    weave = 1 + np.float32(0.035) * noise(rng, len(x), 170) + np.float32(0.03) * stains[::-1]
+    weave = 1 + np.float32(0.03) * grain[::-1] + np.float32(0.03) * stains[::-1]
     ground = weave * (colour(0.36, 0.40, 0.41) * np.float32(rng.normal(1, 0.015)))
     plastic = colour(*(np.array([0.82, 0.36, 0.10]) * rng.normal(1, 0.02, 3)))
     shadow_shift = rng.uniform(0.03, 0.05)

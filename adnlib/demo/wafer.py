@@ -37,7 +37,7 @@ def draw(rng: np.random.Generator, size: int, defect: str | None) -> Picture:
     """Return one picture in grey; `defect` is one of `DEFECTS` or None."""
     x, y = plane(size)
     angle, shift = rng.normal(0, 0.8), rng.normal(0, 0.01, 2)
-    die, metal, memory, pads = (_place(layer, angle, shift) for layer in _design(size))
+    die, metal, memory, pads = _place(_design(size), angle, shift)
     x, y = turn(x - np.float32(shift[0]), y - np.float32(shift[1]), angle)
     film = noise(rng, len(x), 2.5, octaves=2)  # thickness of the transparent layer: soft fringes
     grit = noise(rng, len(x), 200)
@@ -106,27 +106,29 @@ def _spoil(
 
 def _saw(rng: np.random.Generator, x: Floats, y: Floats) -> Floats:
     """Return the distance to the rough edge that the saw left, positive on the chip's side."""
-    edges = []
-    for across, along in ((x, y), (-x, y), (y, x), (-y, x)):
-        knots = rng.normal(0, 1, 90)
-        wear = np.float32(0.005) * np.interp(along, np.linspace(-1.2, 1.2, 90), knots)
-        edges.append(np.float32(_CUT + rng.normal(0, 0.008)) - across + wear.astype(np.float32))
+    knots, line = np.linspace(0, 1, 90), np.linspace(0, 1, len(x))
+    edges: list[Floats] = []
+    for across in (x, -x, y, -y):
+        wear = np.interp(line, knots, rng.normal(0, 0.005, 90)).astype(np.float32)
+        along = wear[:, None] if len(edges) < 2 else wear
+        edges.append(np.float32(_CUT + rng.normal(0, 0.008)) - across + along)
     return np.minimum.reduce(edges)
 
 
-def _place(layer: Image.Image, angle: float, shift: np.ndarray) -> Floats:
-    """Return a layer, (n, n), turned and shifted as `turn` does the coordinates."""
+def _place(design: Image.Image, angle: float, shift: np.ndarray) -> Floats:
+    """Return the layers, (4, n, n), turned and shifted as `turn` does the coordinates."""
     cos, sin = float(np.cos(np.deg2rad(angle))), float(np.sin(np.deg2rad(angle)))
-    middle = layer.width / 2
+    middle = design.width / 2
     x, y = (float(v) for v in middle * (1 + shift))
     matrix = (cos, sin, middle - cos * x - sin * y, -sin, cos, middle + sin * x - cos * y)
     method, sampling = Image.Transform.AFFINE, Image.Resampling.BILINEAR
-    return np.asarray(layer.transform(layer.size, method, matrix, sampling), np.float32) / 255
+    placed = np.asarray(design.transform(design.size, method, matrix, sampling))
+    return np.moveaxis(placed, 2, 0).astype(np.float32, order="C") / 255
 
 
 @lru_cache(maxsize=2)
-def _design(size: int) -> tuple[Image.Image, ...]:
-    """Return the layers of the one chip design, drawn on the canvas: die, metal, memory, pads."""
+def _design(size: int) -> Image.Image:
+    """Return the one chip design, on the canvas, its bands the layers die, metal, memory, pads."""
     side = SUPERSAMPLING * size
     layers = [Image.new("L", (side, side)) for _ in range(4)]
     die, metal, memory, pads = (ImageDraw.Draw(layer) for layer in layers)
@@ -169,4 +171,4 @@ def _design(size: int) -> tuple[Image.Image, ...]:
         metal.rectangle(ring, outline=255, width=max(1, side // 150))
     for line in range(4):  # buses
         metal.rectangle(area(-0.54, -0.575 + 0.012 * line, 1.08, 0.006), fill=240)
-    return tuple(layers)
+    return Image.merge("CMYK", layers)  # for one transform of four bands
