@@ -110,7 +110,7 @@ def _print_plan(plan: Plan, whole: bool) -> None:
     states = [cell.state for cell in plan.cells]
     print(f"{plan.grid.name}: {plan.grid.title}")
     where = f"{len(plan.gpus)} GPU" if plan.gpus else "the CPU"
-    print(f"{len(states)} runs, {states.count('done')} of them done")
+    print(f"runs: {len(states)}, {states.count('done')} of them done")
     print(f"{plan.jobs} at a time on {where}, CPU threads of each: {plan.threads}")
     print(f"results: {plan.results}")
     for sentence in (*plan.notes, *plan.unusable):

@@ -40,7 +40,10 @@ def carry_out(plan: Plan, keep_going: bool = True) -> int:
     if not importlib.util.find_spec("snakemake"):
         raise InputError("Snakemake is not installed: install adnlib with Python 3.11 or newer.")
     with _alone(plan.results):
-        record = _prepare(plan)
+        try:
+            record = _prepare(plan)
+        except OSError as error:
+            raise _unwritable(error) from error
         options = ["--keep-going"] if keep_going else []
         code = _snakemake(
             record, [*options, "--forcerun", *(f"{key}/{DONE}" for key in record["stale"])]
@@ -49,13 +52,13 @@ def carry_out(plan: Plan, keep_going: bool = True) -> int:
         if keep_going and 0 < len(missing) < len(record["cells"]):
             # Tables and figures wait for all runs; now they are made of those that there are.
             _snakemake(record, ["--keep-going", "--config", "finished_only=1"])
-        _print_results(plan.results)
+        shown = _print_results(plan.results)
         failures = [*plan.unusable, *_failures(record, missing, keep_going)]
         if failures:
             print(f"\nNot done ({len(failures)}):", *failures, sep="\n  ", flush=True)
         elif code:
             print(f"\nThe workflow failed; its log: {plan.results / 'workflow.log'}", flush=True)
-    return 1 if failures or code else 0
+    return 0 if shown and not code and not failures else 1
 
 
 @contextmanager
@@ -65,9 +68,7 @@ def _alone(results: Path) -> Iterator[None]:
         results.mkdir(parents=True, exist_ok=True)
         lock = (results / ".lock").open("w")
     except OSError as error:
-        raise InputError(
-            f"cannot write to {results} ({error.strerror}): give another folder with --results."
-        ) from error
+        raise _unwritable(error) from error
     with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -79,8 +80,18 @@ def _alone(results: Path) -> Iterator[None]:
         yield
 
 
+def _unwritable(error: OSError) -> InputError:
+    return InputError(
+        f"cannot write {error.filename or 'there'} ({error.strerror or error}): make room, or give "
+        "another folder with --results."
+    )
+
+
 def _prepare(plan: Plan) -> dict[str, Any]:
-    """Demo images, weights and the plan's file, so that no two runs make them at once."""
+    """Make what all runs need, so that no two of them do: demo images, weights, the plan's file.
+
+    What the last call told of its failures goes.
+    """
     demo = project_path(DEMO_ROOT)
     if any(Path(cell.settings.data_root) == demo for cell in plan.cells):
         if not demo.is_dir():
@@ -90,7 +101,10 @@ def _prepare(plan: Plan) -> dict[str, Any]:
         if source != "random":
             load_alexnet(source)
     record = plan.record()
-    (plan.results / "progress.txt").write_text("")
+    for told in (plan.results / "notebooks").glob("*.failed.json"):
+        told.unlink()
+    for name in ("progress.txt", "workflow.log"):
+        (plan.results / name).write_text("")
     (plan.results / "plan.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     return record
 
@@ -123,14 +137,19 @@ def _snakemake(record: dict[str, Any], options: list[str]) -> int:
             process.wait()
 
 
-def _print_results(results: Path) -> None:
+def _print_results(results: Path) -> bool:
+    """Print the tables and what was made; whether there are any."""
     with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
         try:
             text = report.summary(results)
         except InputError as error:
-            text = f"No table: {error}\n"
-    notes = [f"note: {warning.message}\n" for warning in caught]
-    print("", *notes, text, sep="\n", end="", flush=True)
+            print(f"\nNo table: {error}", flush=True)
+            return False
+    print(
+        "", *(f"note: {warning.message}" for warning in caught), text, sep="\n", end="", flush=True
+    )
+    return True
 
 
 def _failures(record: dict[str, Any], missing: list[str], all_tried: bool) -> list[str]:

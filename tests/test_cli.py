@@ -60,7 +60,7 @@ def test_a_dry_run_prints_the_plan_and_writes_nothing(run_all, tmp_path, monkeyp
     monkeypatch.setattr(scheduling, "carry_out", None)
     code, out, _ = run_all("--dry-run", "--seeds", "0,1 2", "--attention", "none", "se")
     assert code == 0
-    assert "18 runs, 0 of them done" in out
+    assert "runs: 18, 0 of them done" in out
     assert out.count("to do") == 18
     assert "demo_wafer/chip se seed 2" in out
     assert not list(tmp_path.iterdir())

@@ -183,37 +183,15 @@ def test_what_is_done_is_not_done_again(project: Path) -> None:
 
 
 def test_what_is_new_or_changed_is_run_and_nothing_else(project: Path) -> None:
-    code, output = call(project, "--seeds", "0", "1")
-    assert (code, calls(project)) == (0, ["none 1 2", "se 1 2"]), output
-    assert "[3/4] my_set/cup " in output
-    assert len(table(project)) == 4
-
-    code, output = call(project, "--attention", "se", "--seeds", "1", "--set", "epochs=5")
-    assert (code, calls(project)) == (1, ["se 1 5"]), output
+    code, output = call(project, "--attention", "se", "--seeds", "0", "1", "--set", "epochs=5")
+    assert calls(project) == ["se 0 5", "se 1 5"], output
+    assert "[2/2] my_set/cup se seed " in output
+    assert [line.split()[1] for line in table(project)] == ["0.502", "0.505", "0.605"]
+    assert code == 1
     assert "No table: The runs of my_set differ in epochs" in output
 
 
-def test_a_failure_leaves_the_others_alone_and_is_told(fresh: Path) -> None:
-    (fresh / "fail").touch()
-    code, output = call(fresh)
-    assert code == 1
-    last = output[output.index("Not done (1)") :]
-    log = fresh / "results/grid/runs/my_set/cup/se/seed0/log.txt"
-    assert "my_set/cup se seed 0: ValueError: made to fail\n" in last
-    assert f"log: {log}" in last
-    assert "--dataset my_set --category cup --attention se --seeds 0" in last
-    assert "made to fail" in log.read_text()
-    assert "Traceback" not in output
-    assert len(table(fresh)) == 1
-
-    calls(fresh)
-    (fresh / "fail").unlink()
-    code, output = call(fresh)
-    assert (code, calls(fresh)) == (0, ["se 0 2"]), output
-    assert len(table(fresh)) == 2
-
-
-def test_a_killed_one_leaves_nothing_behind_and_goes_on(fresh: Path) -> None:
+def test_killed_then_failing_then_whole(fresh: Path) -> None:
     (fresh / "wait").touch()
     with start(fresh) as process:
         wait_for(lambda: len(called(fresh)) == 2)
@@ -221,10 +199,24 @@ def test_a_killed_one_leaves_nothing_behind_and_goes_on(fresh: Path) -> None:
     wait_for(lambda: not processes_of(fresh), 5)
     assert not list((fresh / "results").rglob("metrics.json"))
 
-    (fresh / "wait").unlink()
     calls(fresh)
+    (fresh / "wait").unlink()
+    (fresh / "fail").touch()
     code, output = call(fresh)
-    assert (code, calls(fresh)) == (0, ["none 0 2", "se 0 2"]), output
+    assert code == 1
+    assert "Traceback" not in output
+    last = output[output.index("Not done (1)") :]
+    log = fresh / "results/grid/runs/my_set/cup/se/seed0/log.txt"
+    assert "my_set/cup se seed 0: ValueError: made to fail\n" in last
+    assert f"log: {log}\n" in last
+    assert "--dataset my_set --category cup --attention se --seeds 0" in last
+    assert "made to fail" in log.read_text()
+    assert len(table(fresh)) == 1
+
+    assert calls(fresh) == ["none 0 2", "se 0 2"]
+    (fresh / "fail").unlink()
+    code, output = call(fresh)
+    assert (code, calls(fresh)) == (0, ["se 0 2"]), output
     assert len(table(fresh)) == 2
 
 

@@ -47,7 +47,7 @@ class _Settings:
 def make_demo(
     root: Path,
     size: int = 256,
-    train: int = 40,
+    train: int = 32,
     good: int = 15,
     anomalous: int = 20,
     seed: int = 0,
