@@ -13,7 +13,7 @@ set -euo pipefail
 root=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd -P)
 venv=${ADNLIB_VENV:-$root/.venv}
 child=
-trap '[[ -z $child ]] || kill "$child"; echo "interrupted; the same command goes on from here" >&2; exit 130' INT TERM HUP
+trap 'kill $child 2>/dev/null || true; echo "interrupted; the same command goes on from here" >&2; exit 130' INT TERM HUP
 
 fail() {
     echo "error: $*" >&2
@@ -110,6 +110,8 @@ if [[ -z $python ]]; then
 fi
 if [[ ${1-} == test ]]; then
     shift
+    "$python" -c 'import pytest' 2>/dev/null ||
+        fail "the active environment has no pytest: call pip install -e '${root}[test]' there."
     cd "$root"
     exec "$python" -P -m pytest "$@"
 fi

@@ -1,6 +1,7 @@
 """The plan: the runs of a grid on the data that lie there, for `workflow/Snakefile` to carry out.
 
-Everything that can be checked is checked here, before the first run; nothing is written.
+With `grid` and `places` it checks everything that can be checked before the first run. It writes
+nothing.
 """
 
 from __future__ import annotations
@@ -10,44 +11,24 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from adnlib import machine
 from adnlib.backbones import EMBEDDING_CHANNELS
-from adnlib.catalogue import CATALOGUE, category_name
-from adnlib.datasets import (
-    check_counts,
-    check_for_auroc,
-    check_masks,
-    find,
-    locate,
-    read_samples,
-)
-from adnlib.demo import DEMO_SETS
+from adnlib.datasets import locate, read_samples
 from adnlib.errors import InputError
 from adnlib.grid import Grid, Options, make_grid
 from adnlib.model import find_device
+from adnlib.places import Place, find_places
 from adnlib.records import MAY_DIFFER
 from adnlib.runs import Settings, is_done, project_path, run_folder
-from adnlib.settings import check_names
-
-DEMO_ROOT = Path("data/demo")
 
 _RUN_MEMORY = 2 * 2**30  # libraries, views and activations
 _PARAMETER_MEMORY = 24  # weight, gradient, Adam's two moments, and a half more for passing copies
 _RUN_DISK = 20 * 2**20  # notebook, scores and maps
 _PARAMETER_DISK = 4
-
-
-class Place(NamedTuple):
-    """Where the images of a run lie."""
-
-    data_root: Path
-    dataset: str
-    category: str
 
 
 @dataclass(frozen=True)
@@ -164,7 +145,7 @@ def make_plan(options: Options) -> Plan:
     device, gpus = _device(grid.settings.get("device", "auto"))
     results = (options.results or project_path("results") / grid.name).absolute()
     shared = {"results": str(results), "device": device}
-    places, notes, unusable = _find_data(grid, options)
+    places, notes, unusable = find_places(grid, options)
     cells = {
         cell.key: cell
         for place in places
@@ -197,87 +178,6 @@ def default_jobs(cells: list[Cell], gpus: int) -> int:
         return gpus
     memory = max(_RUN_MEMORY + _PARAMETER_MEMORY * _parameters(cell.settings) for cell in cells)
     return max(1, min(machine.cores(), machine.memory() // memory, len(cells)))
-
-
-def _find_data(grid: Grid, options: Options) -> tuple[list[Place], list[str], list[str]]:
-    """Categories of the grid that can be used; notes; a sentence for each that cannot.
-
-    The demo sets are taken to be there: they are drawn when the work begins.
-    """
-    given = options.data_root or grid.settings.get("data_root")
-    root = project_path(given).resolve() if given else None
-    there = _lying_there(root)
-    wanted = grid.datasets
-    if wanted is None:
-        known = [name for name in CATALOGUE if name not in DEMO_SETS]
-        wanted = dict.fromkeys(
-            [*known, *(place.dataset for place in there if place.data_root == root)]
-        )
-    sets = {place.dataset for place in there}
-    check_names(wanted, {*CATALOGUE, *sets}, "data set")
-
-    places: list[Place] = []
-    notes: list[str] = []
-    unusable: list[str] = []
-    for dataset, categories in _choose(
-        wanted, tuple(map(category_name, options.categories)), there
-    ).items():
-        if dataset not in sets and not root:
-            raise InputError(f"{dataset} needs --data-root DIR, the folder that holds it.")
-        here = {place.category: place for place in there if place.dataset == dataset}
-        lacking = [name for name in categories if name not in here]
-        if not here:
-            page = CATALOGUE[dataset].page
-            notes.append(f"{dataset} is not under {root} and left out; it comes from {page}")
-        elif lacking:
-            notes.append(f"{dataset} lacks {', '.join(lacking)} under {root}; left out")
-        for place in (here[name] for name in categories if name in here):
-            try:
-                notes += _check_place(place)
-                places.append(place)
-            except InputError as error:
-                unusable.append(f"{place.dataset}/{place.category}: {error}")
-    if not places:
-        raise InputError("; ".join([*unusable, *notes]))
-    return places, notes, unusable
-
-
-def _lying_there(root: Path | None) -> list[Place]:
-    there = [Place(root, item.dataset, item.category) for item in find(root)] if root else []
-    sets = {place.dataset for place in there}
-    demo = [Place(project_path(DEMO_ROOT), *item) for item in DEMO_SETS.items()]
-    return [*dict.fromkeys(there), *(place for place in demo if place.dataset not in sets)]
-
-
-def _choose(
-    wanted: Mapping[str, tuple[str, ...] | None], chosen: tuple[str, ...], there: list[Place]
-) -> dict[str, list[str]]:
-    """The categories of each data set that the grid names, or all; of these, the chosen ones."""
-    every = {
-        dataset: [
-            *(CATALOGUE[dataset].categories if dataset in CATALOGUE else ()),
-            *(place.category for place in there if place.dataset == dataset),
-        ]
-        for dataset in wanted
-    }
-    for dataset, named in wanted.items():
-        check_names(named or (), every[dataset], f"category of {dataset}")
-    lists = {dataset: list(dict.fromkeys(wanted[dataset] or every[dataset])) for dataset in wanted}
-    if not chosen:
-        return lists
-    check_names(chosen, {name for names in lists.values() for name in names}, "category")
-    lists = {dataset: [c for c in names if c in chosen] for dataset, names in lists.items()}
-    return {dataset: names for dataset, names in lists.items() if names}
-
-
-def _check_place(place: Place) -> list[str]:
-    if place.data_root == project_path(DEMO_ROOT):
-        return []
-    folder = locate(*place)
-    samples = read_samples(folder)
-    check_for_auroc(samples, f"{str(folder)!r}")
-    warnings = check_counts(place.dataset, place.category, samples), check_masks(folder, samples)
-    return [warning for warning in warnings if warning]
 
 
 def _device(name: str) -> tuple[str, list[str]]:

@@ -23,7 +23,8 @@ from adnlib import report
 from adnlib.demo import make_demo
 from adnlib.errors import InputError
 from adnlib.machine import end_with
-from adnlib.plan import DEMO_ROOT, Plan
+from adnlib.places import DEMO_ROOT
+from adnlib.plan import Plan
 from adnlib.runs import DONE, project_path
 from adnlib.weights import load_alexnet
 

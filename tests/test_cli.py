@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from adnlib import cli, plan, scheduling
+from adnlib import cli, places, scheduling
 from adnlib.runs import project_path
 
 
@@ -13,7 +13,7 @@ from adnlib.runs import project_path
 def run_all(tmp_path, monkeypatch, capsys):
     """`run-all` with these words and results in an empty folder; exit code, output and errors."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(plan, "DEMO_ROOT", tmp_path / "demo")
+    monkeypatch.setattr(places, "DEMO_ROOT", tmp_path / "demo")
     monkeypatch.setattr(cli.signal, "signal", lambda *_: None)
 
     def call(*words):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from adnlib import machine, plan
+from adnlib import machine, places, plan
 from adnlib.errors import InputError
 from adnlib.grid import Options
 from adnlib.plan import Cell, make_plan
@@ -61,7 +61,7 @@ def test_the_paper_grid_takes_all_that_is_found_and_names_the_rest_once(options,
 
 
 def test_the_demo_needs_no_data_root_and_is_planned_before_it_is_drawn(monkeypatch, tmp_path):
-    monkeypatch.setattr(plan, "DEMO_ROOT", tmp_path / "not drawn yet")
+    monkeypatch.setattr(places, "DEMO_ROOT", tmp_path / "not drawn yet")
     made = make_plan(Options(device="cpu", results=tmp_path / "results"))
     assert len(made.cells) == 18
     assert {cell.settings.data_root for cell in made.cells} == {str(tmp_path / "not drawn yet")}
@@ -81,6 +81,7 @@ def test_options_choose_runs(options):
         ({"datasets": ("mvtec_da",)}, "no data set 'mvtec_da': did you mean 'mvtec_ad'?"),
         ({"categories": ("botle",)}, "no category 'botle': did you mean 'bottle'?"),
         ({"datasets": ("mtd",)}, "mtd is not under .* and left out; it comes from http"),
+        ({"datasets": ("wafer",), "categories": ("a",)}, "semiconductor_wafer is not under .*"),
         ({"data_root": None}, "needs --data-root DIR"),
         ({"data_root": Path("no such folder")}, "no such folder"),
         ({"device": "tpu0"}, "device is 'tpu0'"),
@@ -213,4 +214,4 @@ def test_the_memory_rule_knows_the_size_of_the_flow():
 
 
 def test_demo_images_lie_in_the_project():
-    assert project_path(plan.DEMO_ROOT).parent.parent == Path(plan.__file__).parents[1]
+    assert project_path(places.DEMO_ROOT).parent.parent == Path(plan.__file__).parents[1]
