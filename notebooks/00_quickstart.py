@@ -25,8 +25,9 @@
 
 # %% tags=["parameters"]
 dataset = "demo_parts"  # or "demo_outdoor", "demo_wafer"
-attention = "se"  # or "none" (DifferNet), "cbam"
-epochs = 4
+attention = "none"  # DifferNet; "se" or "cbam" for AttentDifferNet
+epochs = 6
+batch_images = 4  # the paper has 24; fewer make more steps of the same time
 image_size = 256  # px; the paper has 448
 flow_width = 512  # the paper has 2048
 test_views = 8  # the paper has 64
@@ -36,8 +37,8 @@ save_to = "results/quickstart"
 # %%
 from adnlib import runs
 
-known = ["dataset", "attention", "epochs", "image_size", "flow_width", "test_views"]
-parameters = runs.check_parameters(globals(), [*known, "weights", "save_to"])
+known = ["dataset", "attention", "epochs", "batch_images", "image_size", "flow_width"]
+parameters = runs.check_parameters(globals(), [*known, "test_views", "weights", "save_to"])
 
 # %%
 import matplotlib.pyplot as plt
@@ -76,6 +77,7 @@ samples.groupby(["split", "defect"]).size().rename("images").to_frame().T
 model = AttentDifferNet(
     attention=attention,
     epochs=epochs,
+    batch_images=batch_images,
     image_size=image_size,
     flow_width=flow_width,
     test_views=test_views,
@@ -115,12 +117,16 @@ fig.tight_layout()
 # %% [markdown]
 # ## One image
 #
+# The good and the anomalous image with the median score: neither the best nor the worst case.
 # Grad-CAM of the score tells which places raised it. The colours of both pictures are on one scale,
 # so the good part glows only where it would be as suspicious as the anomalous one.
 
 # %%
-anomalous = folder / test["path"].iloc[int(np.argmax(scores))]
-good = folder / test.loc[test["label"] == 0, "path"].iloc[0]
+ranked = test.iloc[np.argsort(scores)]
+good, anomalous = (
+    folder / paths.iloc[len(paths) // 2]
+    for paths in (ranked.loc[ranked["label"] == label, "path"] for label in (0, 1))
+)
 for path in (good, anomalous):
     print(f"{path.parent.name}/{path.name}: score {model.score([path]).item():.3f}")
 
