@@ -2,9 +2,7 @@
 
 Numbers only: `report` sets them for people.
 
-Two ways of choosing the epoch stand apart everywhere. "last" is the last epoch, decided before the
-test set is seen. "best on test" is the evaluated epoch with the highest test AUROC, as DifferNet's
-published code reports it; it looks at the test labels and is optimistic.
+The ways of choosing the epoch (`runs.SELECTIONS`) stand apart everywhere.
 """
 
 from __future__ import annotations
@@ -20,7 +18,6 @@ from adnlib.catalogue import CATALOGUE
 from adnlib.demo import DEMO_SETS
 from adnlib.records import Run, variant_order, variant_title
 
-SELECTIONS = {"last": "auroc_last", "best on test": "auroc_best"}
 MEAN = "mean"
 
 
@@ -109,19 +106,19 @@ def auroc_table(found: Sequence[Run]) -> pd.DataFrame:
     rows: list[dict[str, Any]] = []
     for dataset in sorted({run.dataset for run in found}):
         group = [run for run in found if run.dataset == dataset]
-        for selection, value in SELECTIONS.items():
-            rows += _rows(dataset, group, selection, value)
+        for selection in group[0].aurocs:
+            rows += _rows(dataset, group, selection)
     return pd.DataFrame(rows).astype({"train_images": "Int64", "test_images": "Int64"})
 
 
-def _rows(dataset: str, group: list[Run], selection: str, value: str) -> list[dict[str, Any]]:
+def _rows(dataset: str, group: list[Run], selection: str) -> list[dict[str, Any]]:
     example = {(run.category, run.variant): run for run in group}
     values = pd.DataFrame(
         {
             "category": [run.category for run in group],
             "variant": [run.variant for run in group],
             "seed": [run.seed for run in group],
-            "auroc": [100 * getattr(run, value) for run in group],
+            "auroc": [100 * run.aurocs[selection] for run in group],
         }
     ).pivot_table(index="seed", columns=["category", "variant"], values="auroc")
     fullest = int(values.notna().sum().max())
@@ -164,6 +161,7 @@ def _circumstances(run: Run, categories: list[str], of_mean: bool) -> dict[str, 
         "test_views": settings["test_views"],
         "weights": settings["weights"],
         "weights_sha256": "" if run.weights == "random" else run.weights,
+        "holdout": settings["holdout"],
         "attention_training": "" if run.variant == "none" else settings["attention_training"],
         "train_images": None if of_mean else run.train_images,
         "test_images": None if of_mean else run.test_images,

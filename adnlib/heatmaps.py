@@ -66,8 +66,8 @@ def draw_gradcam(results: str | Path, dataset: str, anomalous: int = 0) -> list[
     chosen = choose(found, anomalous or (1 if several else 3))
     if not chosen:
         raise InputError(
-            f"No finished run of {dataset} in {results} has Grad-CAM maps (maps.npz): run it with "
-            "map_views above 0."
+            f"No finished run of {dataset} in {results} has Grad-CAM maps (maps.npz) that can be "
+            "read: run it again, with map_views above 0."
         )
     path = Path(results) / "figures" / f"gradcam_{dataset}"
     with style():

@@ -17,7 +17,7 @@ from torch import nn
 from adnlib.backbones import EmbeddingSettings, MultiScaleEmbedding
 from adnlib.datasets import image_files, read_samples
 from adnlib.errors import InputError
-from adnlib.flow import FlowSettings, anomaly_score, build_flow
+from adnlib.flow import FlowSettings, anomaly_score, build_flow, negative_log_likelihood
 from adnlib.images import load_images
 from adnlib.settings import check_choice, check_names, check_positive, check_types
 from adnlib.training import Epoch, TrainingSettings, train
@@ -149,6 +149,16 @@ class AttentDifferNet(nn.Module):
             latent, _ = self.flow(some.flatten(0, 1).to(self.device))
             scores.append(anomaly_score(latent.view(some.shape)).cpu())
         return torch.cat(scores)
+
+    @torch.no_grad()
+    def loss_embeddings(self, embedded: torch.Tensor) -> float:
+        """Mean negative log-likelihood of embeddings (N, V, features), nats a feature."""
+        self.eval()
+        losses = [
+            negative_log_likelihood(*self.flow(some.flatten(0, 1).to(self.device))) * len(some)
+            for some in embedded.split(16)
+        ]
+        return (torch.stack(losses).sum() / len(embedded)).item()
 
     def save(self, folder: str | Path) -> None:
         """Write `model.safetensors` and `model.json`, from which `load` rebuilds the model.

@@ -43,9 +43,8 @@ class Run:
     settings: dict[str, Any]
     images: str  # the category folder that the run read
     weights: str  # "random", or the SHA-256 of the backbone's weights
-    auroc_last: float  # fractions
-    auroc_best: float
-    train_images: int
+    aurocs: dict[str, float]  # fractions, by `runs.SELECTIONS`; none "selected" without a hold-out
+    train_images: int  # without those held out
     test_images: int
 
     @property
@@ -54,18 +53,11 @@ class Run:
         return f"{self.train_images} to train and {self.test_images} to test"
 
     def scores(self) -> pd.DataFrame:
-        """`scores.csv`: path, label, defect, mask ("" without one), score_last, score_best."""
+        """`scores.csv`: path, label, defect, mask ("" without one), score_<one of `aurocs`>."""
         return pd.read_csv(
             self.folder / "scores.csv",
             keep_default_na=False,  # a defect may be called "NA"
-            dtype={
-                "path": str,
-                "label": int,
-                "defect": str,
-                "mask": str,
-                "score_last": float,
-                "score_best": float,
-            },
+            dtype={"path": str, "label": int, "defect": str, "mask": str},
         )
 
     def maps(self) -> np.ndarray:
@@ -181,9 +173,13 @@ def _read_run(folder: Path) -> Run:
         raise ValueError(f"params.json is of {'/'.join(map(str, claimed))}")
     if not (folder / "scores.csv").is_file():
         raise FileNotFoundError("scores.csv is missing")
-    last, best = float(metrics["auroc_last"]), float(metrics["auroc_best"])
-    if not (0 <= last <= 1 and 0 <= best <= 1):
-        raise ValueError(f"AUROC {last}, {best} is no fraction")
+    aurocs = {
+        which: float(metrics[f"auroc_{which}"])
+        for which in runs.SELECTIONS
+        if which != "selected" or settings["holdout"]
+    }
+    if not all(0 <= auroc <= 1 for auroc in aurocs.values()):
+        raise ValueError(f"AUROC {aurocs} is no fraction")
     return Run(
         folder=folder,
         dataset=dataset,
@@ -194,8 +190,7 @@ def _read_run(folder: Path) -> Run:
         images=str(params["folder"]),
         # The same weights may come from the cache or from a file, so the hash says which they are.
         weights="random" if settings["weights"] == "random" else str(params["weights_sha256"]),
-        auroc_last=last,
-        auroc_best=best,
+        aurocs=aurocs,
         train_images=int(metrics["train_images"]),
         test_images=int(metrics["test_images"]),
     )

@@ -33,9 +33,10 @@ RANDOM_WEIGHTS = (
     "RANDOM WEIGHTS: the backbone never saw ImageNet; these results show that the programs run, "
     "and say nothing about the method."
 )
-_SELECTION_TITLES = {
+SELECTION_TITLES = {
     "last": "last epoch",
-    "best on test": "best epoch on the test set (the paper's way, optimistic)",
+    "selected": "epoch with the lowest loss of held-out good images",
+    "best_on_test": "best epoch on the test set (the paper's way, optimistic)",
 }
 _FEWER = "†"
 
@@ -55,7 +56,7 @@ def write_tables(results: str | Path) -> list[Path]:
     parts = ["# Image-level AUROC\n", *(tables.markdown(sheet) for sheet in sheets.values())]
     (folder / "auroc.md").write_text("\n".join(parts), encoding="utf-8")
     parts = [
-        tables.latex(sheet, label=f"tab:auroc-{dataset}-{selection.split()[0]}")
+        tables.latex(sheet, label=f"tab:auroc-{dataset}-{selection}")
         for (dataset, selection), sheet in sheets.items()
     ]
     text = "% needs \\usepackage{booktabs} and \\usepackage{graphicx}\n" + "\n".join(parts)
@@ -117,6 +118,7 @@ def circumstances(found: Sequence[Run]) -> str:
             f"{settings['epochs']} epoch{'s' * (settings['epochs'] != 1)}",
             f"{settings['image_size']} px",
             f"{settings['test_views']} test views",
+            f"{100 * settings['holdout']:g} % of the training images held out",
             f"weights {settings['weights']}",
             *([f"attention training {' and '.join(training)}"] if training else []),
             f"{len(seeds)} seed{'s' * (len(seeds) > 1)} ({', '.join(map(str, seeds))})",
@@ -151,7 +153,7 @@ def _sheet(dataset: str, selection: str, group: list[Run], rows: pd.DataFrame) -
             ]
         )
     return Sheet(
-        title=f"{dataset_title(group)}: AUROC in percent, {_SELECTION_TITLES[selection]}",
+        title=f"{dataset_title(group)}: AUROC in percent, {SELECTION_TITLES[selection]}",
         caption=_caption(group, rows),
         header=[
             "category",

@@ -13,6 +13,7 @@ import fcntl
 import importlib.metadata
 import itertools
 import json
+import math
 import os
 import platform
 import subprocess
@@ -35,8 +36,13 @@ from adnlib.explain import gradcam
 from adnlib.images import load_images
 from adnlib.model import AttentDifferNet, ModelSettings
 from adnlib.settings import check_choice, check_names, check_positive
+from adnlib.training import hold_out
 
 DONE = "metrics.json"
+SELECTIONS = ("last", "selected", "best_on_test")
+"""Ways to choose the epoch that is reported: the last one; the one with the lowest loss of held-out
+good images; the one with the highest test AUROC, which looks at the test labels as DifferNet's
+published code does and is optimistic."""
 PACKAGES = ("adnlib", "torch", "torchvision", "FrEIA", "grad-cam", "numpy", "pillow")
 
 
@@ -48,6 +54,9 @@ class Settings(ModelSettings):
     category: str = "bracket"
     data_root: str = "data/demo"
     results: str = "results/notebook"
+    holdout: float = 0.1
+    """Share of the good training images that is kept from training. The *selected* epoch is the one
+    with their lowest loss. 0 trains on all, as DifferNet does, and selects none."""
     evaluate_every: int = 8
     """Epochs between two looks at the test set; the last epoch is always looked at."""
     map_views: int = 4
@@ -61,6 +70,8 @@ class Settings(ModelSettings):
         super().__post_init__()
         check_positive(self, "evaluate_every")
         check_choice(self, "on_bad_image", ("stop", "skip"))
+        if not 0 <= self.holdout < 1:
+            raise InputError(f"holdout is {self.holdout}: give a share from 0 to below 1.")
         if not 0 <= self.map_views <= self.test_views:
             raise InputError(
                 f"map_views is {self.map_views}: give a number from 0 to test_views "
@@ -160,7 +171,10 @@ class Run:
             _write_json(self.folder / "params.json", self._params())
 
     def load_images(self) -> None:
-        """Decode and resize all images; those that are skipped leave the table of samples."""
+        """Decode and resize all images, and hold some of the good ones out of training.
+
+        Images that are skipped leave the table of samples; those held out get the split "holdout".
+        """
         self._images, kept = load_images(
             self.data_folder,
             self.samples["path"].tolist(),
@@ -169,6 +183,9 @@ class Run:
         )
         self.samples = self.samples.iloc[kept].reset_index(drop=True)
         datasets.check_for_auroc(self.samples)
+        train = np.flatnonzero(self.samples["split"] == "train")
+        held = hold_out(len(train), self.settings.holdout, self.settings.seed)
+        self.samples.loc[train[held], "split"] = "holdout"
 
     def images(self, split: str) -> torch.Tensor:
         """uint8 (N, 3, S, S) of the samples of that split, in the table's order."""
@@ -176,27 +193,27 @@ class Run:
         return self._images[torch.from_numpy(chosen)]
 
     def train(self, say: Callable[[str], object] = print) -> None:
-        """Train, and look at the test set as often as the settings say."""
-        test_images = self.images("test")
+        """Train, and look at held-out and test images as often as the settings say."""
         test = self.samples[self.samples["split"] == "test"]
-        angles = self.model.test_angles(len(test))
-        embedded = None
+        tested = _Look(self.model, self.images("test"))
+        held = _Look(self.model, self.images("holdout")) if self.settings.holdout else None
         rows: list[dict[str, float]] = []
+        scores: list[np.ndarray] = []
         for epoch in self.model.train_epochs(self.images("train")):
-            last = epoch.epoch == self.settings.epochs
-            if epoch.epoch % self.settings.evaluate_every and not last:
+            if epoch.epoch % self.settings.evaluate_every and epoch.epoch != self.settings.epochs:
                 continue
-            if embedded is None or self.model.embedding.trained:
-                embedded = self.model.embed(test_images, angles)
-            scores = self.model.score_embeddings(embedded).numpy()
-            auroc = roc(test["label"], scores)["auroc"]
-            if not rows or auroc > max(row["test_auroc"] for row in rows):
-                best = scores
-            row = dataclasses.asdict(epoch) | {"test_auroc": auroc}
-            rows.append(row | {"seconds": time.perf_counter() - self._began})
-            say(self._progress(rows[-1]))
+            scores.append(self.model.score_embeddings(tested.embeddings()).numpy())
+            loss = self.model.loss_embeddings(held.embeddings()) if held else math.nan
+            row = dataclasses.asdict(epoch) | {
+                "holdout_loss": loss,
+                "test_auroc": roc(test["label"], scores[-1])["auroc"],
+                "seconds": time.perf_counter() - self._began,
+            }
+            rows.append(row)
+            say(self._progress(row))
         self.history = pd.DataFrame(rows)
-        self.scores = test.drop(columns="split").assign(score_last=scores, score_best=best)
+        columns = {f"score_{which}": scores[row] for which, row in self._selected().items()}
+        self.scores = test.drop(columns="split").assign(**columns)
         with _writing(self.folder):
             self.history.to_csv(self.folder / "history.csv", index=False)
             self.scores.to_csv(self.folder / "scores.csv", index=False)
@@ -205,26 +222,34 @@ class Run:
         """Grad-CAM maps of all test images by the last epoch's model."""
         maps = gradcam(self.model, self.images("test"), self.settings.map_views)
         with _writing(self.folder):
-            np.savez_compressed(self.folder / "maps.npz", maps=maps.numpy().astype(np.float16))
+            np.savez_compressed(
+                self.folder / "maps.npz", maps=maps.numpy()
+            )  # beyond float16's range
 
     def finish(self) -> dict[str, Any]:
         """Write the metrics; from here on the run counts as done."""
-        best = self.history.iloc[int(self.history["test_auroc"].argmax())]
-        metrics = {
-            "auroc_last": float(self.history["test_auroc"].iloc[-1]),
-            "auroc_best": float(best["test_auroc"]),
-            "best_epoch": int(best["epoch"]),
-            "epochs": self.settings.epochs,
-            "train_images": int((self.samples["split"] == "train").sum()),
-            "test_images": len(self.scores),
-            "seconds": round(time.perf_counter() - self._began, 1),
+        metrics: dict[str, Any] = {}
+        for which, row in self._selected().items():
+            metrics[f"auroc_{which}"] = float(self.history["test_auroc"].iloc[row])
+            metrics[f"{which}_epoch"] = int(self.history["epoch"].iloc[row])
+        metrics |= {
+            f"{split}_images": int((self.samples["split"] == split).sum())
+            for split in ("train", "holdout", "test")
         }
+        metrics["seconds"] = round(time.perf_counter() - self._began, 1)
         with _writing(self.folder):
             if self.settings.save_model:
                 self.model.save(self.folder)
             _write_json(self.folder / DONE, metrics)
         self._lock.close()
         return metrics
+
+    def _selected(self) -> dict[str, int]:
+        """The history's row that each of `SELECTIONS` chooses; without held-out images one less."""
+        chosen = {"last": len(self.history) - 1}
+        if self.settings.holdout:
+            chosen["selected"] = int(self.history["holdout_loss"].argmin())
+        return chosen | {"best_on_test": int(self.history["test_auroc"].argmax())}
 
     def _progress(self, row: Mapping[str, float]) -> str:
         left = row["seconds"] / row["epoch"] * (self.settings.epochs - row["epoch"])
@@ -252,6 +277,21 @@ class Run:
             "git": _git_revision(),
             "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         }
+
+
+class _Look:
+    """Images looked at again and again; a backbone that does not learn embeds them once."""
+
+    def __init__(self, model: AttentDifferNet, images: torch.Tensor) -> None:
+        self._model = model
+        self._images = images
+        self._angles = model.test_angles(len(images))
+        self._kept: torch.Tensor | None = None
+
+    def embeddings(self) -> torch.Tensor:
+        if self._kept is None or self._model.embedding.trained:
+            self._kept = self._model.embed(self._images, self._angles)
+        return self._kept
 
 
 def describe_device(device: torch.device) -> str:

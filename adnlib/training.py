@@ -69,6 +69,25 @@ class Epoch:
     """Since training began."""
 
 
+def hold_out(images: int, share: float, seed: int) -> torch.Tensor:
+    """Which of so many images are kept from training: a bool tensor (images,).
+
+    Drawn from the seed, so that every variant with that seed holds out the same ones. A share above
+    0 keeps at least one image and leaves at least one.
+
+    Raises:
+        InputError: there is one image, and it cannot serve both ends.
+    """
+    count = round(images * share)
+    if share > 0:
+        if images < 2:
+            raise InputError("one training image cannot be held out and trained on: set holdout=0.")
+        count = min(max(count, 1), images - 1)
+    chosen = torch.zeros(images, dtype=torch.bool)
+    chosen[torch.randperm(images, generator=torch.Generator().manual_seed(seed))[:count]] = True
+    return chosen
+
+
 def train(
     embedding: MultiScaleEmbedding,
     flow: nn.Module,

@@ -12,6 +12,7 @@ import pandas as pd
 from PIL import Image, ImageDraw
 
 from adnlib.evaluation import roc
+from adnlib.runs import SELECTIONS
 
 SETTINGS: dict[str, Any] = {
     "epochs": 16,
@@ -19,6 +20,7 @@ SETTINGS: dict[str, Any] = {
     "test_views": 8,
     "weights": "imagenet",
     "attention_training": "joint",
+    "holdout": 0.1,
     "data_root": "data",
 }
 
@@ -52,7 +54,8 @@ def make_run(
     scores = _samples(images, good, anomalous)
     random = np.random.default_rng([seed, *f"{dataset}{category}{variant}".encode()])
     scores["score_last"] = 2 + random.normal(size=len(scores)) * 0.4 + 0.4 * quality * scores.label
-    scores["score_best"] = scores["score_last"] + 0.1 * scores["label"]
+    scores["score_selected"] = scores["score_last"] + 0.05 * scores["label"]
+    scores["score_best_on_test"] = scores["score_last"] + 0.1 * scores["label"]
     scores.to_csv(folder / "scores.csv", index=False)
     if maps:
         glow = [_map(row, images, random) for row in scores.itertuples()]
@@ -67,8 +70,10 @@ def make_run(
     }
     (folder / "params.json").write_text(json.dumps(params), encoding="utf-8")
     metrics = {
-        "auroc_last": roc(scores["label"], scores["score_last"])["auroc"],
-        "auroc_best": roc(scores["label"], scores["score_best"])["auroc"],
+        **{
+            f"auroc_{which}": roc(scores["label"], scores[f"score_{which}"])["auroc"]
+            for which in SELECTIONS
+        },
         "train_images": 100,
         "test_images": len(scores),
     }

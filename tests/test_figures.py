@@ -91,7 +91,7 @@ def test_roc_legend_gives_mean_and_std_of_the_last_epoch(
     folders = [make_run(tmp_path, seed=seed) for seed in range(2)]
     for folder, good in zip(folders, ([0.0, 1.0], [0.0, 3.0]), strict=True):
         scores = pd.DataFrame({"label": [0, 0, 1, 1], "score_last": [*good, 2.0, 2.0]})
-        scores = scores.assign(path="a.png", defect="good", mask="", score_best=0.0)
+        scores = scores.assign(path="a.png", defect="good", mask="", score_selected=0.0)
         scores.to_csv(folder / "scores.csv", index=False)
     figures.draw_roc(tmp_path, "mvtec_ad")
     (axes,) = drawn[0].axes

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from adnlib import InputError, runs
+from adnlib import InputError, records, runs
 from adnlib.evaluation import roc
 
 TINY = {"weights": "random", "image_size": 64, "scales": 1, "flow_blocks": 2, "flow_width": 16}
@@ -53,12 +53,17 @@ def test_a_run_leaves_what_the_report_reads(settings, tmp_path):
     assert history["epoch"].tolist() == [2, 3]  # every second, and the last
     assert {"train_loss", "test_auroc", "feature_variance", "gate_mean", "gate_std"} <= {*history}
     scores = pd.read_csv(folder / "scores.csv")
-    assert list(scores) == ["path", "label", "defect", "mask", "score_last", "score_best"]
+    columns = ["score_last", "score_selected", "score_best_on_test"]
+    assert list(scores) == ["path", "label", "defect", "mask", *columns]
     assert len(scores) == 6
-    for which in ("last", "best"):
+    for which in runs.SELECTIONS:
         auroc = roc(scores["label"], scores[f"score_{which}"])["auroc"]
         assert metrics[f"auroc_{which}"] == pytest.approx(auroc)
-    assert metrics["auroc_best"] == history["test_auroc"].max()
+    assert metrics["auroc_best_on_test"] == history["test_auroc"].max()
+    lowest = history["holdout_loss"].argmin()
+    assert metrics["selected_epoch"] == history["epoch"][lowest]
+    assert metrics["auroc_selected"] == history["test_auroc"][lowest]
+    assert (metrics["train_images"], metrics["holdout_images"]) == (5, 1)
     assert metrics["auroc_last"] == history["test_auroc"].iloc[-1]
     assert json.loads((folder / "metrics.json").read_text()) == metrics
     assert np.load(folder / "maps.npz")["maps"].shape == (6, 3, 3)
@@ -69,10 +74,38 @@ def test_a_run_leaves_what_the_report_reads(settings, tmp_path):
     assert (folder / "model.safetensors").exists()
 
 
+def test_without_held_out_images_no_epoch_is_selected(settings, tmp_path):
+    run, metrics = whole_run(dataclasses.replace(settings, holdout=0.0))
+    assert (metrics["train_images"], metrics["holdout_images"]) == (6, 0)
+    assert "auroc_selected" not in metrics
+    assert "score_selected" not in run.scores
+    assert run.history["holdout_loss"].isna().all()
+    [record] = records.read_runs(tmp_path)
+    assert list(record.aurocs) == ["last", "best_on_test"]
+
+
+def test_variants_of_a_seed_hold_out_the_same_images(settings):
+    held = {}
+    for attention, seed in [("none", 0), ("se", 0), ("none", 1)]:
+        run = runs.Run(dataclasses.replace(settings, attention=attention, seed=seed, holdout=0.5))
+        run.load_images()
+        held[attention, seed] = run.samples.loc[run.samples["split"] == "holdout", "path"].tolist()
+    assert len(held["none", 0]) == 3
+    assert held["none", 0] == held["se", 0] != held["none", 1]
+
+
 def test_the_same_settings_give_the_same_digits(settings, tmp_path):
     first, _ = whole_run(settings)
     second, _ = whole_run(dataclasses.replace(settings, results=str(tmp_path / "again")))
     pd.testing.assert_frame_equal(first.scores, second.scores, check_exact=True)
+
+
+def test_maps_are_kept_as_large_as_they_are(settings, monkeypatch):
+    monkeypatch.setattr(runs, "gradcam", lambda model, images, views: images[:, 0, :3, :3] * 1e6)
+    run, _ = whole_run(settings)
+    maps = np.load(run.folder / "maps.npz")["maps"]
+    assert np.isfinite(maps).all()
+    assert maps.max() > np.finfo(np.float16).max
 
 
 def test_a_run_that_is_not_finished_is_not_done(settings):
@@ -124,7 +157,7 @@ def test_a_skipped_image_leaves_the_table(settings, data_root):
         with pytest.warns(UserWarning, match=r"9\.png"):
             run.load_images()
         assert len(run.samples) == 12
-        assert len(run.images("train")) == 6
+        assert len(run.images("train")) + len(run.images("holdout")) == 6
     finally:
         bad.unlink()
 
@@ -151,6 +184,7 @@ def test_no_room_is_one_sentence(settings, monkeypatch):
         ({"evaluate_every": 0}, "evaluate_every"),
         ({"map_views": 3}, "map_views"),
         ({"image_size": 32}, "image_size"),
+        ({"holdout": 1.0}, "holdout"),
     ],
 )
 def test_bad_settings_are_named_before_anything_is_written(settings, tmp_path, changes, named):
