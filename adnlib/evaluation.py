@@ -1,5 +1,7 @@
 """Numbers from labels and anomaly scores: AUROC, ROC curves, their means over seeds, percentiles.
 
+How sure they are is `significance`'s question.
+
 Pure functions of arrays. They know neither models nor files, and draw nothing.
 """
 
@@ -10,7 +12,12 @@ from typing import TypedDict
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from sklearn.metrics import roc_auc_score, roc_curve
+from sklearn.metrics import (
+    average_precision_score,
+    precision_recall_curve,
+    roc_auc_score,
+    roc_curve,
+)
 
 from adnlib.errors import InputError
 
@@ -62,6 +69,31 @@ def roc(labels: ArrayLike, scores: ArrayLike) -> Roc:
             )
     fpr, tpr, thresholds = roc_curve(truth, values, drop_intermediate=False)
     return Roc(auroc=float(roc_auc_score(truth, values)), fpr=fpr, tpr=tpr, thresholds=thresholds)
+
+
+def measures(labels: ArrayLike, scores: ArrayLike) -> dict[str, float]:
+    """AUROC and its companions, as fractions.
+
+    `average_precision` and `best_f1` (at the threshold where it is highest, so with the test labels
+    at hand) depend on the share of anomalous images; `fpr_at_95_recall` is the share of good images
+    called anomalous at the highest threshold that finds 95 % of the anomalous ones.
+
+    Args:
+        labels: (N,) as for `roc`.
+        scores: (N,) as for `roc`.
+
+    Raises:
+        InputError: as `roc` does.
+    """
+    curve = roc(labels, scores)
+    precision, recall, _ = precision_recall_curve(labels, scores)
+    f1 = 2 * precision * recall / np.maximum(precision + recall, np.finfo(float).tiny)
+    return {
+        "auroc": curve["auroc"],
+        "average_precision": float(average_precision_score(labels, scores)),
+        "best_f1": float(f1.max()),
+        "fpr_at_95_recall": float(curve["fpr"][np.argmax(curve["tpr"] >= 0.95)]),
+    }
 
 
 def mean_roc(curves: Sequence[Roc], points: int = 501) -> MeanRoc:

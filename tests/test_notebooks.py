@@ -32,6 +32,7 @@ def test_names():
         "03_tables",
         "04_roc",
         "05_gradcam",
+        "06_study",
     ]
 
 
@@ -99,8 +100,9 @@ def test_train_then_tables_and_figures(results):
         execute("02_train", results, attention=attention, **more, **TINY)
     folder = runs.run_folder(results, "demo_parts", "bracket", "se", 0)
     assert 0 <= json.loads((folder / "metrics.json").read_text())["auroc_last"] <= 1
-    execute("03_tables", results, results=str(results))
-    assert (results / "tables" / "auroc.csv").exists()
+    for name, made in (("03_tables", "auroc.csv"), ("06_study", "paired.csv")):
+        execute(name, results, results=str(results))
+        assert (results / "tables" / made).exists()
     for name in ("04_roc", "05_gradcam"):
         execute(name, results, results=str(results), dataset="demo_parts")
         assert (results / "figures" / f"{name[3:]}_demo_parts.png").exists()

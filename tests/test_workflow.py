@@ -33,9 +33,10 @@ time.sleep(600 if pathlib.Path("wait").exists() else 0)
 folder = pathlib.Path(results, "runs", dataset, category, attention, f"seed{seed}")
 params = {"settings": settings, "variant": attention, "folder": data_root, "weights_sha256": ""}
 (folder / "params.json").write_text(json.dumps(params))
-(folder / "scores.csv").write_text("path,label,defect,mask,score_last,score_best\\n")
+(folder / "scores.csv").write_text("path,label,defect,mask,score_last\\n")
 auroc = 0.5 + seed / 10 + epochs / 1000
-metrics = {"auroc_last": auroc, "auroc_best": auroc, "train_images": 2, "test_images": 2}
+metrics = dict.fromkeys(["auroc_last", "auroc_selected", "auroc_best_on_test"], auroc)
+metrics |= {"train_images": 2, "test_images": 2}
 (folder / "metrics.json").write_text(json.dumps(metrics))
 """
 TABLES = """
@@ -47,6 +48,13 @@ lines = [f"{p.parent.relative_to(root)} {json.loads(p.read_text())['auroc_last']
 for suffix in ("csv", "md", "tex"):
     (root / "tables" / f"auroc.{suffix}").write_text("\\n".join(lines))
 """
+STUDY = """
+import pathlib
+folder = pathlib.Path(results, "tables")
+folder.mkdir(exist_ok=True)
+for name in ("statistics.csv", "statistics.md", "paired.csv", "delong.csv"):
+    (folder / name).write_text("")
+"""
 FIGURE = """
 import pathlib
 folder = pathlib.Path(results, "figures")
@@ -57,6 +65,7 @@ for suffix in ("png", "pdf"):
 NOTEBOOKS = {
     "02_train": TRAIN,
     "03_tables": TABLES,
+    "06_study": STUDY,
     "04_roc": FIGURE.replace("KIND", "roc"),
     "05_gradcam": FIGURE.replace("KIND", "gradcam"),
 }

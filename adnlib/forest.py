@@ -1,0 +1,99 @@
+"""The figure of what attention is worth: paired differences and their intervals, by category.
+
+Drawn from `tables/paired.csv`; computes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from adnlib.comparison import MEAN
+from adnlib.figures import ALERT_COLOUR, line_style, save, style
+from adnlib.records import read_runs, variant_order, variant_title
+from adnlib.report import SELECTION_TITLES, alert
+
+_LINE = 0.2  # inches a variant of a category
+
+
+def draw_paired(results: str | Path) -> list[Path]:
+    """Draw `figures/paired.png` and `.pdf`; their paths, none without a pair to compare.
+
+    Raises:
+        InputError: there is no finished run.
+    """
+    root = Path(results)
+    table = pd.read_csv(root / "tables" / "paired.csv")
+    if table.empty:
+        return []
+    with style():
+        return save(_figure(table, alert(read_runs(root))), root / "figures" / "paired")
+
+
+def _figure(table: pd.DataFrame, warning: str) -> Figure:
+    groups = list(dict.fromkeys(zip(table["dataset"], table["category"], strict=True)))
+    groups.sort(key=lambda names: (names[0], names[1] == MEAN))
+    variants = sorted(table["variant"].unique(), key=variant_order)
+    selections = list(table["epoch_selection"].unique())
+    body = _LINE * (len(variants) + 0.7) * len(groups)
+    top, bottom = (0.75, 0.85) if warning else (0.5, 0.85)
+    width, height = 8.0, body + top + bottom
+    figure = Figure(figsize=(width, height))
+    panels = figure.subplots(1, len(selections), sharex=True, squeeze=False)[0]
+    figure.subplots_adjust(
+        left=0.21, right=0.98, top=1 - top / height, bottom=bottom / height, wspace=0.08
+    )
+    for axes, selection in zip(panels, selections, strict=True):
+        rows = table[table["epoch_selection"] == selection]
+        _panel(axes, rows, groups, variants)
+        axes.set_title(_short(selection), fontsize="medium")
+        axes.tick_params(labelleft=axes is panels[0])
+    figure.text(
+        *(0.5, 0.45 / height),
+        "points of AUROC over DifferNet, same seeds and images; bars: 95 % bootstrap interval over "
+        "both",
+        ha="center",
+        va="center",
+    )
+    figure.text(
+        0.5, 1 - 0.1 / height, warning, color=ALERT_COLOUR, ha="center", va="top", wrap=True
+    )
+    figure.legend(
+        [Line2D([], [], marker="o", **line_style(variant)) for variant in variants],
+        [variant_title(variant) for variant in variants],
+        loc="lower center",
+        ncols=min(len(variants), 3),
+        frameon=False,
+    )
+    return figure
+
+
+def _panel(
+    axes: Axes, rows: pd.DataFrame, groups: Sequence[tuple[str, str]], variants: Sequence[str]
+) -> None:
+    step = len(variants) + 0.7
+    cells = {(r["dataset"], r["category"], r["variant"]): r for r in rows.to_dict("records")}
+    for index, group in enumerate(groups):
+        for place, variant in enumerate(variants):
+            row = cells.get((*group, variant))
+            if row is None:
+                continue
+            look = line_style(variant)
+            marker = "D" if group[1] == MEAN else "o"
+            y = index * step + place
+            axes.plot([row["low"], row["high"]], [y, y], **look)
+            axes.plot(row["difference"], y, marker, markersize=4, color=look["color"])
+    axes.axvline(0, color="0.35", linewidth=0.8, zorder=1)
+    middles = [index * step + (len(variants) - 1) / 2 for index in range(len(groups))]
+    axes.set_yticks(middles, [f"{dataset}\n{category}" for dataset, category in groups])
+    axes.set_ylim(step * len(groups) - 0.85, -0.85)
+    axes.grid(visible=False, axis="y")
+
+
+def _short(selection: str) -> str:
+    return SELECTION_TITLES[selection].split(" (")[0].replace(" of held-out", "\nof held-out")

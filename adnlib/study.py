@@ -1,0 +1,283 @@
+"""How sure the numbers of a results folder are, and what attention is worth, as tidy tables.
+
+Made from the score files of run folders. AUROC and all else in percent, differences in points.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from adnlib import tables
+from adnlib.comparison import MEAN
+from adnlib.errors import InputError
+from adnlib.evaluation import Array, mean_and_std, measures
+from adnlib.records import Run, read_runs, readable, variant_order, variant_title
+from adnlib.report import SELECTION_TITLES, alert, circumstances, dataset_title
+from adnlib.significance import bootstrap, delong, interval, pair_wins, wilcoxon
+from adnlib.tables import Cell, Sheet
+
+PLAIN = "none"
+
+
+@dataclass(frozen=True)
+class Scored:
+    """The scores of one category and variant, all seeds."""
+
+    dataset: str
+    category: str
+    variant: str
+    labels: Array
+    scores: dict[str, dict[int, Array]]
+    """Epoch selection to seed to scores in the labels' order."""
+
+    def wins(self, selection: str, seeds: Sequence[int] | None = None) -> Array:
+        """(seeds, anomalous, good) as `pair_wins` gives them; of all seeds, or of these."""
+        of_seeds = self.scores[selection]
+        chosen = of_seeds if seeds is None else seeds
+        return np.stack([pair_wins(self.labels, of_seeds[seed]) for seed in chosen])
+
+    @property
+    def names(self) -> dict[str, str]:
+        """The columns that say whose numbers a row holds."""
+        return {
+            "dataset": self.dataset,
+            "category": self.category,
+            "variant": self.variant,
+            "method": variant_title(self.variant),
+        }
+
+
+def write_study(results: str | Path) -> list[Path]:
+    """Write `tables/{statistics,paired,delong}.csv` and `statistics.md`; their paths.
+
+    Raises:
+        InputError: there is no finished run, runs of a data set differ in their settings, or seeds
+            of a category were tested with different images.
+    """
+    found = read_runs(results)
+    scored = read_scores(found)
+    made = {
+        "statistics": statistics_table(scored),
+        "paired": paired_table(scored),
+        "delong": delong_table(scored),
+    }
+    folder = Path(results) / "tables"
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, table in made.items():
+        table.to_csv(folder / f"{name}.csv", index=False, float_format="%.4f")
+    sheets = study_sheets(found, made["statistics"], made["paired"])
+    text = ["# How sure the numbers are\n", *map(tables.markdown, sheets)]
+    (folder / "statistics.md").write_text("\n".join(text), encoding="utf-8")
+    return [*(folder / f"{name}.csv" for name in made), folder / "statistics.md"]
+
+
+def read_scores(found: Sequence[Run]) -> list[Scored]:
+    """The scores of runs by data set, category and variant; damaged files are warned of, left out.
+
+    Raises:
+        InputError: runs of a category were not tested with the same images.
+    """
+    grouped: dict[tuple[str, str, str], list[tuple[Run, pd.DataFrame]]] = {}
+    for run, table in readable(found, Run.scores):
+        grouped.setdefault((run.dataset, run.category, run.variant), []).append((run, table))
+    images: dict[tuple[str, str], tuple[Run, pd.DataFrame]] = {}
+    for (dataset, category, _), runs in grouped.items():
+        first, expected = images.setdefault((dataset, category), runs[0])
+        for run, table in runs:
+            if not table[["path", "label"]].equals(expected[["path", "label"]]):
+                raise InputError(
+                    f"{run.folder} and {first.folder} were tested with different images: run them "
+                    "again with the same ones."
+                )
+    return [
+        Scored(
+            *names,
+            runs[0][1]["label"].to_numpy(),
+            {
+                selection: {run.seed: table[f"score_{selection}"].to_numpy() for run, table in runs}
+                for selection in runs[0][0].aurocs
+            },
+        )
+        for names, runs in grouped.items()
+    ]
+
+
+def statistics_table(scored: Sequence[Scored]) -> pd.DataFrame:
+    """One row per data set, category, variant and epoch selection, averaged over seeds.
+
+    `std` is over seeds (ddof 1); `low` and `high` bound AUROC's 95 % bootstrap interval over test
+    images with the seeds as they are. The others are those of `evaluation.measures`.
+    """
+    rows = []
+    for cell in scored:
+        for selection, of_seeds in cell.scores.items():
+            values = pd.DataFrame([measures(cell.labels, s) for s in of_seeds.values()]) * 100
+            low, high = interval(100 * bootstrap(cell.wins(selection)))
+            mean, std = mean_and_std(values["auroc"].tolist())
+            rows.append(
+                {
+                    **cell.names,
+                    "epoch_selection": selection,
+                    "seeds": len(of_seeds),
+                    "auroc": mean,
+                    "std": std,
+                    "low": low,
+                    "high": high,
+                    **values.drop(columns="auroc").mean(),
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+def paired_table(scored: Sequence[Scored]) -> pd.DataFrame:
+    """What each variant has over plain DifferNet with the same seeds and test images.
+
+    One row per data set, variant, epoch selection and category that both were run on, and one for
+    their mean where there are several. `low` and `high` bound the difference's 95 % bootstrap
+    interval over seeds and test images, the categories as they are. Wilcoxon's test is over the
+    seeds of a category, and for the mean over the categories.
+    """
+    rows = []
+    for cells, selection in _compared(scored):
+        differences, draws = [], []
+        for index, (plain, other, seeds) in enumerate(cells):
+            wins = 100 * (other.wins(selection, seeds) - plain.wins(selection, seeds))
+            draws.append(bootstrap(wins, seed=index, over_seeds=True))
+            differences.append(float(wins.mean()))
+            of_seeds = wins.mean((1, 2)).tolist()
+            rows.append(_paired_row(other, selection, len(seeds), of_seeds, draws[-1]))
+        if len(cells) > 1:
+            fewest = min(len(seeds) for _, _, seeds in cells)
+            mean = _paired_row(other, selection, fewest, differences, np.mean(draws, axis=0))
+            rows.append(mean | {"category": MEAN})
+    return pd.DataFrame(rows, columns=_PAIRED)
+
+
+def delong_table(scored: Sequence[Scored]) -> pd.DataFrame:
+    """DeLong's test of each run of a variant against plain DifferNet's run with the same seed."""
+    rows = []
+    for cells, selection in _compared(scored):
+        for plain, other, seeds in cells:
+            for seed in seeds:
+                pair = plain.scores[selection][seed], other.scores[selection][seed]
+                test = delong(plain.labels, *pair)
+                in_points = {
+                    "difference": 100 * test.difference,
+                    "standard_error": 100 * test.standard_error,
+                }
+                own = {"epoch_selection": selection, "seed": seed}
+                rows.append(other.names | own | test._asdict() | in_points)
+    return pd.DataFrame(rows, columns=_DELONG)
+
+
+def study_sheets(
+    found: Sequence[Run], statistics: pd.DataFrame, paired: pd.DataFrame
+) -> Iterator[Sheet]:
+    """For each data set a table of measures and, where there is a pair, one of differences."""
+    for dataset in sorted({run.dataset for run in found}):
+        group = [run for run in found if run.dataset == dataset]
+        rows = statistics[statistics["dataset"] == dataset]
+        rows = rows[rows["epoch_selection"] == "last"]
+        yield Sheet(
+            title=f"{dataset_title(group)}: measures in percent, {SELECTION_TITLES['last']}",
+            caption=f"{circumstances(group)}. Means over seeds. Interval: 95 % bootstrap over test "
+            "images. Best F1 is at the threshold that the test labels make best. The other epoch "
+            "selections: statistics.csv.",
+            header=["category", "method", "AUROC", "interval", "AP", "best F1", "FPR at 95 % TPR"],
+            rows=[[Cell(text) for text in _measured(row)] for row in rows.to_dict("records")],
+            alert=alert(group),
+        )
+        rows = paired[paired["dataset"] == dataset]
+        if len(rows):
+            yield Sheet(
+                title=f"{dataset_title(group)}: points of AUROC over DifferNet, paired",
+                caption=f"{circumstances(group)}. In brackets: 95 % bootstrap interval over seeds "
+                "and test images, which few seeds make too narrow. p: Wilcoxon, last epoch, over "
+                "the seeds of a category and over the categories of a mean; fewer than six pairs "
+                "cannot reach 0.05.",
+                header=[
+                    "category",
+                    "method",
+                    *(SELECTION_TITLES[name] for name in rows["epoch_selection"].unique()),
+                    "pairs",
+                    "p",
+                ],
+                rows=[[Cell(text) for text in line] for line in _differences(rows)],
+                alert=alert(group),
+            )
+
+
+_PAIRED = (
+    *("dataset", "category", "variant", "method", "epoch_selection", "seeds"),
+    *("difference", "low", "high", "pairs", "wilcoxon_p", "rank_biserial"),
+)
+_DELONG = (
+    *("dataset", "category", "variant", "method", "epoch_selection", "seed"),
+    *("difference", "standard_error", "z", "p"),
+)
+
+
+def _compared(
+    scored: Sequence[Scored],
+) -> Iterator[tuple[list[tuple[Scored, Scored, list[int]]], str]]:
+    """For each data set, variant and selection: (plain, other, common seeds) of each category."""
+    plain = {(cell.dataset, cell.category): cell for cell in scored if cell.variant == PLAIN}
+    others = sorted(
+        {(cell.dataset, cell.variant) for cell in scored if cell.variant != PLAIN},
+        key=lambda names: (names[0], variant_order(names[1])),
+    )
+    for dataset, variant in others:
+        cells = []
+        for other in scored:
+            base = plain.get((dataset, other.category))
+            if base and (other.dataset, other.variant) == (dataset, variant):
+                seeds = sorted(base.scores["last"].keys() & other.scores["last"].keys())
+                cells += [(base, other, seeds)] if seeds else []
+        for selection in cells[0][0].scores if cells else ():
+            yield cells, selection
+
+
+def _paired_row(
+    other: Scored, selection: str, seeds: int, differences: list[float], draws: Array
+) -> dict[str, Any]:
+    low, high = interval(draws)
+    test = wilcoxon(differences)
+    return {
+        **other.names,
+        "epoch_selection": selection,
+        "seeds": seeds,
+        "difference": float(np.mean(differences)),
+        "low": low,
+        "high": high,
+        "pairs": test.pairs,
+        "wilcoxon_p": test.p,
+        "rank_biserial": test.rank_biserial,
+    }
+
+
+def _measured(row: dict[Any, Any]) -> list[str]:
+    spread = "" if pd.isna(row["std"]) else f" ± {row['std']:.2f}"
+    return [
+        row["category"],
+        row["method"],
+        f"{row['auroc']:.2f}{spread}",
+        f"[{row['low']:.1f}, {row['high']:.1f}]",
+        *(f"{row[name]:.2f}" for name in ("average_precision", "best_f1", "fpr_at_95_recall")),
+    ]
+
+
+def _differences(rows: pd.DataFrame) -> Iterator[list[str]]:
+    for (category, method), of_cell in rows.groupby(["category", "method"], sort=False):
+        texts = [
+            f"{row['difference']:+.2f} [{row['low']:+.1f}, {row['high']:+.1f}]"
+            for row in of_cell.to_dict("records")
+        ]
+        last = of_cell.iloc[0]
+        p = "-" if pd.isna(last["wilcoxon_p"]) else f"{last['wilcoxon_p']:.3f}"
+        yield [str(category), str(method), *texts, str(last["pairs"]), p]

@@ -1,0 +1,87 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: ipynb,py:percent
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3 (ipykernel)
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # What is attention worth, and could chance have made it?
+#
+# **Question.** Does AttentDifferNet beat plain DifferNet by more than seeds and test images vary,
+# and how much of a gain does the choice of the epoch make alone?
+#
+# Made from the scores in finished run folders: nothing is trained.
+
+# %% [markdown]
+# ## Parameters
+
+# %% tags=["parameters"]
+results = "results/demo"  # folder whose runs are read, and where tables/ and figures/ are written
+
+# %%
+from adnlib import runs
+
+parameters = runs.check_parameters(globals(), ["results"])
+
+# %% [markdown]
+# ## Compute
+#
+# `statistics.csv` has AUROC with its interval, average precision, best F1 and the false positive
+# rate at 95 % recall. `paired.csv` has the differences to plain DifferNet with the same seeds and
+# test images; `delong.csv` DeLong's test for each pair of runs.
+
+# %%
+import pandas as pd
+from IPython.display import Image, Markdown
+
+from adnlib import forest, study
+
+folder = runs.project_path(parameters["results"])
+statistics, paired, delong, text = study.write_study(folder)
+
+# %%
+Markdown(text.read_text(encoding="utf-8"))
+
+# %% [markdown]
+# ## Differences
+#
+# An interval that holds zero: the data cannot tell this variant from plain DifferNet. Two or three
+# seeds make the intervals too narrow, so that the reverse is weaker evidence than it looks.
+
+# %%
+pictures = forest.draw_paired(folder)
+Image(
+    filename=str(pictures[0]), width=900
+) if pictures else "no variant stands beside plain DifferNet"
+
+# %% [markdown]
+# ## What the choice of the epoch alone is worth
+#
+# Points of AUROC over the last epoch, mean over categories. `best_on_test` looks at the test
+# labels: what it adds is no property of any method.
+
+# %%
+table = pd.read_csv(statistics)
+means = table.pivot_table(
+    index=["dataset", "method"], columns="epoch_selection", values="auroc", sort=False
+)
+means.sub(means["last"], axis=0).drop(columns="last").round(2)
+
+# %% [markdown]
+# ## DeLong's test of single runs
+#
+# How many of the pairs of runs differ at p < 0.05, last epoch, and in which direction. With many
+# pairs one in twenty does so by chance.
+
+# %%
+tests = pd.read_csv(delong).query("epoch_selection == 'last'")
+verdict = tests["difference"].gt(0).map({True: "better", False: "worse"})
+verdict = verdict.where(tests["p"] < 0.05, "no difference").rename("than DifferNet")
+tests.groupby(["dataset", "method", verdict]).size().rename("pairs of runs").to_frame()

@@ -1,0 +1,121 @@
+"""Statistics of made-up runs: what is averaged, paired and left out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+from sklearn.metrics import average_precision_score, roc_auc_score
+from synthetic import make_grid, make_run
+
+from adnlib import forest, study
+from adnlib.errors import InputError
+from adnlib.evaluation import measures
+from adnlib.records import read_runs
+from adnlib.runs import SELECTIONS
+
+
+def tables_of(results: Path) -> dict[str, pd.DataFrame]:
+    """What `write_study` wrote."""
+    return {path.stem: pd.read_csv(path) for path in study.write_study(results)[:3]}
+
+
+def test_measures_at_hand() -> None:
+    labels, scores = [0, 0, 0, 1, 1], [0.1, 0.6, 0.2, 0.5, 0.9]
+    found = measures(labels, scores)
+    assert found["auroc"] == pytest.approx(5 / 6)
+    assert found["average_precision"] == pytest.approx(average_precision_score(labels, scores))
+    assert found["best_f1"] == pytest.approx(0.8)  # at 0.5: two found, one false alarm
+    assert found["fpr_at_95_recall"] == pytest.approx(1 / 3)
+
+
+def test_statistics_are_means_over_seeds(tmp_path: Path) -> None:
+    make_grid(tmp_path, categories=["bottle"], variants=["none"], seeds=3)
+    table = tables_of(tmp_path)["statistics"].set_index("epoch_selection")
+    assert list(table.index) == list(SELECTIONS)
+    runs = read_runs(tmp_path)
+    for selection in SELECTIONS:
+        areas = [
+            100 * roc_auc_score(run.scores()["label"], run.scores()[f"score_{selection}"])
+            for run in runs
+        ]
+        row = table.loc[selection]
+        assert row["auroc"] == pytest.approx(np.mean(areas), abs=1e-3)
+        assert row["std"] == pytest.approx(np.std(areas, ddof=1), abs=1e-3)
+        assert row["low"] < row["auroc"] < row["high"]
+        assert row["seeds"] == 3
+
+
+def test_differences_are_paired_by_seed_and_category(tmp_path: Path) -> None:
+    make_grid(tmp_path, categories=["bottle", "screw", "pill"], variants=["none"], seeds=3)
+    for category in ("bottle", "screw"):
+        for seed in (1, 2, 7):  # 7 has no partner
+            make_run(tmp_path, "mvtec_ad", category, "se", seed, quality=2.5)
+    make_run(tmp_path, "elpv", "mono", "se")  # nor has this one
+    paired = tables_of(tmp_path)["paired"]
+    assert set(paired["dataset"]) == {"mvtec_ad"}
+    last = paired[paired["epoch_selection"] == "last"].set_index("category")
+    assert list(last.index) == ["bottle", "screw", "mean"]
+    area = {
+        (run.category, run.variant, run.seed): 100 * run.aurocs["last"]
+        for run in read_runs(tmp_path, "mvtec_ad")
+    }
+    of = {
+        category: [area[category, "se", s] - area[category, "none", s] for s in (1, 2)]
+        for category in ("bottle", "screw")
+    }
+    for category, differences in of.items():
+        assert last.loc[category, "difference"] == pytest.approx(np.mean(differences), abs=1e-3)
+        expected = stats.wilcoxon(differences).pvalue
+        assert last.loc[category, "wilcoxon_p"] == pytest.approx(expected, abs=1e-3)
+    mean = last.loc["mean"]
+    assert mean["difference"] == pytest.approx(np.mean([*of["bottle"], *of["screw"]]), abs=1e-3)
+    assert (mean["pairs"], mean["seeds"]) == (2, 2)
+    assert mean["high"] - mean["low"] < (last["high"] - last["low"]).drop("mean").max()
+    assert len(tables_of(tmp_path)["delong"]) == 2 * 2 * len(SELECTIONS)
+
+
+def test_the_same_scores_differ_by_nothing(tmp_path: Path) -> None:
+    for variant in ("none", "se"):
+        folder = make_run(tmp_path, variant=variant)
+        if variant == "se":
+            scores = tmp_path / "runs/mvtec_ad/bottle/none/seed0/scores.csv"
+            (folder / "scores.csv").write_text(scores.read_text())
+    tables = tables_of(tmp_path)
+    assert (tables["paired"][["difference", "low", "high"]] == 0).all(axis=None)
+    assert tables["paired"]["wilcoxon_p"].isna().all()
+    assert (tables["delong"]["p"] == 1).all()
+
+
+def test_without_a_pair_there_are_statistics_and_no_differences(tmp_path: Path) -> None:
+    make_grid(tmp_path, variants=["se"])
+    tables = tables_of(tmp_path)
+    assert len(tables["statistics"]) == 2 * 3
+    assert tables["paired"].empty
+    assert "difference" in tables["paired"]
+    assert forest.draw_paired(tmp_path) == []
+    assert "over DifferNet" not in (tmp_path / "tables/statistics.md").read_text()
+
+
+def test_seeds_tested_with_different_images_are_named(tmp_path: Path) -> None:
+    make_run(tmp_path, seed=0)
+    path = make_run(tmp_path, seed=1) / "scores.csv"
+    path.write_text(path.read_text().replace("good/003", "good/333"))
+    with pytest.raises(InputError, match=r"seed1 and .*seed0 were tested with different images"):
+        study.write_study(tmp_path)
+
+
+def test_markdown_and_figure_show_every_selection(tmp_path: Path) -> None:
+    make_grid(tmp_path, variants=["none", "se", "cbam_frozen"], weights="random")
+    study.write_study(tmp_path)
+    text = (tmp_path / "tables/statistics.md").read_text()
+    assert text.count("RANDOM WEIGHTS") == 2
+    [header] = [line for line in text.splitlines() if "lowest loss" in line]
+    assert all(part in header for part in ("last epoch", "lowest loss", "on the test set"))
+    assert text.count("AttentDifferNet (CBAM), untrained") == 2 + 3
+    png, pdf = forest.draw_paired(tmp_path)
+    assert png.stat().st_size > 10_000
+    assert pdf.read_bytes().startswith(b"%PDF")
