@@ -157,7 +157,11 @@ def _add_run_all(commands: Any) -> None:
     )
     lists: dict[str, Any] = {"nargs": "+", "action": "extend", "default": []}
     add = parser.add_argument
-    add("--profile", default="demo", help="demo, smoke, paper, or a grid file (default: demo)")
+    add(
+        "--profile",
+        default="demo",
+        help="demo, smoke, paper, study, or a grid file (default: demo)",
+    )
     add("--data-root", type=_path, metavar="DIR", help="folder that holds the data sets")
     add("--dataset", **lists, metavar="NAME", help="only these data sets")
     add("--category", **lists, metavar="NAME", help="only these categories")

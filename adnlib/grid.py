@@ -17,10 +17,10 @@ import yaml
 from adnlib.catalogue import category_name, dataset_name
 from adnlib.errors import InputError
 from adnlib.runs import Settings, project_path
+from adnlib.schema import ALL, check_grid
 from adnlib.settings import check_names
 
 GRIDS = Path("workflow/grids")
-ALL = "all"
 FROZEN = "_frozen"
 """Behind an attention name of the grid: its blocks keep their random values."""
 
@@ -35,17 +35,6 @@ OWN_OPTIONS = {
     "on_bad_image": "--on-bad-image",
 }
 """Settings that `--set` leaves to an option of their own."""
-
-KEYS = {
-    "title": "one line that says what the grid is for",
-    "datasets": "for each data set a list of categories or all; or all, for every set there is",
-    "attention": "none, se, cbam, and se_frozen, cbam_frozen for blocks that are not trained",
-    "seeds": "whole numbers; each cell of the grid is run once with each",
-    "settings": "what differs from the defaults of runs.Settings",
-}
-"""The keys of a grid file."""
-
-_NOT_SETTINGS = ("dataset", "category", "attention", "seed", "results")
 
 
 @dataclass(frozen=True)
@@ -118,6 +107,7 @@ def make_grid(options: Options) -> Grid:
     for name in options.settings:
         if name in OWN_OPTIONS:
             raise InputError(f"--set does not take {name}: use {OWN_OPTIONS[name]}.")
+    check_names(options.settings, [field.name for field in dataclasses.fields(Settings)])
     settings = {name: _read_value(text) for name, text in options.settings.items()}
     own = {"device": options.device, "on_bad_image": options.on_bad_image}
     datasets = grid.datasets
@@ -155,8 +145,7 @@ def read_grid(profile: str) -> Grid:
         check_names([profile], known, "profile")
         path = folder / f"{profile}.yaml"
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-        return _check_grid(path.stem, content)
+        return _grid(path.stem, yaml.safe_load(path.read_text(encoding="utf-8")))
     except OSError as error:
         raise InputError(f"cannot read the grid file {path}: {error.strerror}.") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -170,47 +159,24 @@ def _is_file(profile: str) -> bool:
     return Path(profile).suffix in (".yaml", ".yml")
 
 
-def _check_grid(name: str, content: Any) -> Grid:
-    if not isinstance(content, dict):
-        raise InputError(f"it has no keys; give {', '.join(KEYS)}.")
-    check_names(map(str, content), KEYS, "key")
+def _grid(name: str, content: Any) -> Grid:
+    if isinstance(content, dict) and isinstance(content.get("settings"), dict):
+        content = {**content, "settings": _typed(content["settings"])}
+    check_grid(content)
     datasets = content.get("datasets", ALL)
-    if datasets != ALL and not isinstance(datasets, dict):
-        raise InputError(f"datasets is {datasets!r}: give data sets with their categories, or all.")
-    settings = content.get("settings") or {}
-    if not isinstance(settings, dict):
-        raise InputError(f"settings is {settings!r}: give names with their values.")
-    for setting in settings:
-        if setting in _NOT_SETTINGS:
-            raise InputError(
-                f"{setting} does not belong under settings: the grid or an option sets it."
-            )
     return Grid(
         name=name,
-        title=str(content.get("title", name)),
+        title=content.get("title", name),
         datasets=None
         if datasets == ALL
         else {
-            dataset_name(str(dataset)): _categories(dataset, chosen)
+            dataset_name(str(dataset)): None if chosen == ALL else tuple(map(category_name, chosen))
             for dataset, chosen in datasets.items()
         },
-        attention=_list("attention", content.get("attention", ["none"]), str),
-        seeds=_list("seeds", content.get("seeds", [0]), int),
-        settings=_typed(settings),
+        attention=tuple(content.get("attention", ["none"])),
+        seeds=tuple(content.get("seeds", [0])),
+        settings=content.get("settings", {}),
     )
-
-
-def _categories(dataset: Any, chosen: Any) -> tuple[str, ...] | None:
-    if chosen == ALL:
-        return None
-    return tuple(map(category_name, _list(f"{dataset}", chosen, str)))
-
-
-def _list(name: str, value: Any, kind: type) -> tuple[Any, ...]:
-    if not isinstance(value, list) or not value or any(type(item) is not kind for item in value):
-        wanted = "whole numbers" if kind is int else "names"
-        raise InputError(f"{name} is {value!r}: give a list of {wanted} in brackets.")
-    return tuple(value)
 
 
 def _read_value(text: str) -> Any:
@@ -221,12 +187,11 @@ def _read_value(text: str) -> Any:
 
 
 def _typed(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Known names, with the values that YAML takes for something else than they are."""
+    """The values that YAML takes for something else than they are, as what they are."""
     defaults = {field.name: field.default for field in dataclasses.fields(Settings)}
-    check_names(map(str, settings), defaults)
     typed = dict(settings)
     for name, value in settings.items():
-        if isinstance(defaults[name], float) and isinstance(value, str):
+        if isinstance(defaults.get(name), float) and isinstance(value, str):
             # YAML 1.1 reads 2e-4, without a point, as text. What is text indeed, Settings names.
             with contextlib.suppress(ValueError):
                 typed[name] = float(value)

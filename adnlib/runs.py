@@ -51,9 +51,13 @@ class Settings(ModelSettings):
     """Everything that makes a run: the parameters of the train notebook."""
 
     dataset: str = "demo_parts"
+    """Data set, by the catalogue's name or its folder's."""
     category: str = "bracket"
+    """One of its categories."""
     data_root: str = "data/demo"
+    """Folder that holds the data sets; a relative one is seen from the repository's root."""
     results: str = "results/notebook"
+    """Folder for run folders, tables and figures; a relative one is seen from the same place."""
     holdout: float = 0.1
     """Share of the good training images that is kept from training. The *selected* epoch is the one
     with their lowest loss. 0 trains on all, as DifferNet does, and selects none."""

@@ -28,16 +28,23 @@ class TrainingSettings:
     """How the flow is trained (DifferNet's public code, https://arxiv.org/abs/2008.12577)."""
 
     epochs: int = 192
+    """How often each training image is seen."""
     batch_images: int = 24
+    """Images in a step of the optimizer."""
     train_views: int = 4
     """Random rotations of each image in a batch."""
     max_angle: float = 180.0
     """Rotations are uniform in +- this, degrees."""
     learning_rate: float = 2e-4
+    """Adam's step size."""
     adam_beta1: float = 0.8
+    """Decay of Adam's mean of gradients."""
     adam_beta2: float = 0.8
+    """Decay of Adam's mean of squared gradients."""
     adam_eps: float = 1e-4
+    """Added to Adam's denominator."""
     weight_decay: float = 1e-5
+    """L2 penalty, added to the gradients."""
     attention_training: str = "joint"
     """"joint": one Adam trains attention and flow; "frozen": attention keeps its random values.
     The paper does not say which (see REPRODUCING.md)."""

@@ -1,13 +1,16 @@
 """Grid files and options: what is read, what is put in their place, what is refused."""
 
 import dataclasses
+import json
 from pathlib import Path
 
 import pytest
+from jsonschema import Draft202012Validator
 
 from adnlib.errors import InputError
-from adnlib.grid import GRIDS, KEYS, Grid, Options, make_grid, read_grid
+from adnlib.grid import GRIDS, Grid, Options, make_grid, read_grid
 from adnlib.runs import Settings, project_path
+from adnlib.schema import OUTSIDE, grid_schema
 
 
 def write(folder: Path, text: str) -> str:
@@ -18,10 +21,10 @@ def write(folder: Path, text: str) -> str:
 
 def test_shipped_grids_are_whole():
     names = sorted(path.stem for path in project_path(GRIDS).glob("*.yaml"))
-    assert names == ["demo", "paper", "smoke"]
+    assert names == ["demo", "paper", "smoke", "study"]
     for name in names:
         grid = make_grid(Options(profile=name))
-        assert grid.attention == ("none", "se", "cbam")
+        assert grid.attention[:3] == ("none", "se", "cbam")
 
 
 def test_the_demo_is_18_runs_and_the_paper_has_no_settings_but_the_defaults():
@@ -61,15 +64,19 @@ def test_a_grid_of_ones_own(tmp_path):
         ("settings: {epoch: 3}", "no setting 'epoch': did you mean 'epochs'?"),
         ("settings: {seed: 3}", "seed does not belong under settings"),
         ("settings: [epochs]", "settings is ['epochs']"),
-        ("settings: {epochs: 1.5}", "epochs is 1.5"),
+        ("settings: {epochs: 1.5}", "settings.epochs is 1.5: give a whole number"),
+        ("settings: {learning_rate: fast}", "settings.learning_rate is 'fast': give a number"),
+        ("settings:", "settings is None: give names with their values"),
         ("settings: {image_size: 255}", "image_size is 255"),
         ("seeds: 3", "seeds is 3: give a list of whole numbers"),
-        ("seeds: [true]", "seeds is [True]"),
+        ("seeds: [true]", "seeds.0 is True: give a whole number"),
+        ("seeds: []", "seeds is []"),
         ("attention: [non]", "attention is 'non'"),
         ("datasets: [mvtec_ad]", "datasets is ['mvtec_ad']"),
-        ("datasets: {mvtec_ad: bottle}", "mvtec_ad is 'bottle': give a list of names"),
+        ("datasets: {mvtec_ad: bottle}", "datasets.mvtec_ad is 'bottle': give a list of names"),
         ("seeds: [0", "is not YAML"),
-        ("", f"it has no keys; give {', '.join(KEYS)}"),
+        ("datasets: most", "datasets is 'most': give data sets with their categories, or all"),
+        ("", "the file is None: give a grid of runs"),
     ],
 )
 def test_what_is_wrong_in_a_grid_file_is_named(tmp_path, text, message):
@@ -77,6 +84,24 @@ def test_what_is_wrong_in_a_grid_file_is_named(tmp_path, text, message):
         make_grid(Options(profile=write(tmp_path, text)))
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_the_schema_for_editors_is_this_one():
+    written = json.loads(project_path("workflow/grid.schema.json").read_text())
+    assert written == grid_schema(), "run: python -m adnlib.schema > workflow/grid.schema.json"
+    Draft202012Validator.check_schema(written)
+    for path in project_path(GRIDS).glob("*.yaml"):
+        first = path.read_text().splitlines()[0]
+        assert first == "# yaml-language-server: $schema=../grid.schema.json"
+
+
+def test_the_schema_describes_every_setting_with_its_default():
+    properties = grid_schema()["properties"]["settings"]["properties"]
+    defaults = dataclasses.asdict(Settings())
+    assert {*properties, *OUTSIDE} == set(defaults)
+    for name, schema in properties.items():
+        assert schema["default"] == defaults[name]
+        assert len(schema["description"]) > 10
 
 
 def test_an_unknown_profile_names_the_nearest_and_a_missing_file_itself(tmp_path):
