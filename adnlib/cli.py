@@ -106,6 +106,13 @@ def _notebook(options: argparse.Namespace) -> int:
     return 0 if run_notebook(_read_plan(options.plan), options.name, parameters) else 1
 
 
+def _report(options: argparse.Namespace) -> int:
+    end_with(options.parent)
+    from adnlib.execution import run_report
+
+    return 0 if run_report(_read_plan(options.plan)) else 1
+
+
 def _print_plan(plan: Plan, whole: bool) -> None:
     states = [cell.state for cell in plan.cells]
     print(f"{plan.grid.name}: {plan.grid.title}")
@@ -136,6 +143,10 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     notebook.add_argument("parameters", nargs="*", metavar="NAME=VALUE")
     notebook.add_argument("--parent", type=int, default=os.getppid(), help=PARENT)
     notebook.set_defaults(function=_notebook)
+    report = commands.add_parser("report", help="report.html (called by the workflow)")
+    report.add_argument("plan", type=Path)
+    report.add_argument("--parent", type=int, default=os.getppid(), help=PARENT)
+    report.set_defaults(function=_report)
     options, unknown = parser.parse_known_args(arguments)
     if unknown:
         known = getattr(options, "known", [])

@@ -7,7 +7,7 @@ The ways of choosing the epoch (`runs.SELECTIONS`) stand apart everywhere.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib import resources
 from typing import Any, NamedTuple
@@ -94,24 +94,27 @@ def common_categories(found: Sequence[Run]) -> list[str]:
     return [c for c in categories if all((c, variant) in had for variant in variants)]
 
 
-def auroc_table(found: Sequence[Run]) -> pd.DataFrame:
+def auroc_table(found: Sequence[Run], asked: Mapping[str, int] | None = None) -> pd.DataFrame:
     """One row per data set, epoch selection, category (or "mean") and variant; AUROC in percent.
 
     `mean` and `std` (ddof 1, empty for one seed) are over seeds; `seeds` counts them, `seed_list`
-    names them, and `fewer_seeds` marks a cell with fewer than its data set's fullest. The rows
+    names them, and `fewer_seeds` marks a cell with fewer than its data set's fullest, or than
+    `asked` says for the data set (`records.asked_seeds`). The rows
     "mean" average the categories that every variant has (`averaged` names them): there `mean` is
     the mean of the cells, and `std` and `seeds` are of the category means of the seeds that have
-    all of these categories. `published*` is as `published_for` gives it.
+    all of these categories. `published*` is as `published_for` gives it, `difference` is ours minus
+    that.
     """
     rows: list[dict[str, Any]] = []
     for dataset in sorted({run.dataset for run in found}):
         group = [run for run in found if run.dataset == dataset]
         for selection in group[0].aurocs:
-            rows += _rows(dataset, group, selection)
-    return pd.DataFrame(rows).astype({"train_images": "Int64", "test_images": "Int64"})
+            rows += _rows(dataset, group, selection, (asked or {}).get(dataset, 0))
+    table = pd.DataFrame(rows).astype({"train_images": "Int64", "test_images": "Int64"})
+    return table.assign(difference=table["mean"] - table["published"].astype(float))
 
 
-def _rows(dataset: str, group: list[Run], selection: str) -> list[dict[str, Any]]:
+def _rows(dataset: str, group: list[Run], selection: str, asked: int) -> list[dict[str, Any]]:
     example = {(run.category, run.variant): run for run in group}
     values = pd.DataFrame(
         {
@@ -121,7 +124,7 @@ def _rows(dataset: str, group: list[Run], selection: str) -> list[dict[str, Any]
             "auroc": [100 * run.aurocs[selection] for run in group],
         }
     ).pivot_table(index="seed", columns=["category", "variant"], values="auroc")
-    fullest = int(values.notna().sum().max())
+    fullest = max(asked, int(values.notna().sum().max()))
     categories = sorted({run.category for run in group})
     common = common_categories(group)
     rows = []

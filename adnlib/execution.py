@@ -23,6 +23,7 @@ from jupyter_client import AsyncKernelManager
 from nbclient.exceptions import DeadKernelError
 
 from adnlib.machine import end_with
+from adnlib.tables import duration
 
 PROJECT = Path(__file__).resolve().parent.parent
 START_SECONDS = 180
@@ -80,6 +81,18 @@ def run_notebook(plan: dict[str, Any], name: str, parameters: dict[str, Any]) ->
         print(f"FAILED notebook {title}: {failure}; log: {log}", flush=True)
         return False
     print(f"done: notebook {title}", flush=True)
+    return True
+
+
+def run_report(plan: dict[str, Any]) -> bool:
+    """Execute the report's notebook and write it as `report.html`; True if it ended well."""
+    from adnlib.page import write_page  # here, because nbconvert takes a second to load
+
+    results = Path(plan["results"])
+    if not run_notebook(plan, "07_report", {}):
+        return False
+    notebook = results / "notebooks" / "07_report.ipynb"
+    write_page(notebook, results / "report.html", f"AttentDifferNet: {plan['title']}")
     return True
 
 
@@ -228,14 +241,6 @@ def _seconds_left(plan: dict[str, Any], ended: set[str]) -> float:
         return 0.0
     under_way = 0.5 * rest / waiting * min(plan["jobs"] - 1, waiting)
     return (time.time() - plan["started"]) * (rest - under_way) / (done + under_way)
-
-
-def duration(seconds: float) -> str:
-    """A length of time for people: "28 s", "4 min", "3 h 20 min"."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
 
 
 def _write_json(path: Path, value: object) -> None:

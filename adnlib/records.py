@@ -46,6 +46,10 @@ class Run:
     aurocs: dict[str, float]  # fractions, by `runs.SELECTIONS`; none "selected" without a hold-out
     train_images: int  # without those held out
     test_images: int
+    seconds: float
+    device: str
+    git: str  # revision of the code, "" where unknown
+    versions: dict[str, str]
 
     @property
     def images_seen(self) -> str:
@@ -122,6 +126,22 @@ def read_runs(results: str | Path, dataset: str | None = None) -> list[Run]:
     return found
 
 
+def asked_cells(results: str | Path) -> dict[str, dict[str, Any]]:
+    """The runs that the last `./run_all.sh` asked for, by run folder; none without a plan."""
+    plan = Path(results) / "plan.json"
+    return json.loads(plan.read_text(encoding="utf-8"))["cells"] if plan.is_file() else {}
+
+
+def asked_seeds(results: str | Path) -> dict[str, int]:
+    """How many seeds of each data set the last `./run_all.sh` asked for."""
+    counts = Counter(Path(key).parent for key in asked_cells(results))
+    asked: dict[str, int] = {}
+    for cell, count in counts.items():
+        dataset = cell.parts[1]
+        asked[dataset] = max(asked.get(dataset, 0), count)
+    return asked
+
+
 def check_settings(found: list[Run]) -> None:
     """Refuse runs of one data set whose settings differ.
 
@@ -193,6 +213,10 @@ def _read_run(folder: Path) -> Run:
         aurocs=aurocs,
         train_images=int(metrics["train_images"]),
         test_images=int(metrics["test_images"]),
+        seconds=float(metrics["seconds"]),
+        device=str(params["device"]),
+        git=str(params["git"] or ""),
+        versions=params["versions"],
     )
 
 

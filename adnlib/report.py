@@ -26,7 +26,7 @@ from adnlib.comparison import (
     published_numbers,
 )
 from adnlib.demo import DEMO_SETS
-from adnlib.records import Run, read_runs, sorted_variants, variant_title
+from adnlib.records import Run, asked_seeds, read_runs, sorted_variants, variant_title
 from adnlib.tables import Cell, Sheet
 
 RANDOM_WEIGHTS = (
@@ -38,7 +38,7 @@ SELECTION_TITLES = {
     "selected": "epoch with the lowest loss of held-out good images",
     "best_on_test": "best epoch on the test set (the paper's way, optimistic)",
 }
-_FEWER = "†"
+FEWER = "†"
 
 
 def write_tables(results: str | Path) -> list[Path]:
@@ -48,7 +48,7 @@ def write_tables(results: str | Path) -> list[Path]:
         InputError: when there is no finished run, or runs of a data set differ in their settings.
     """
     found = read_runs(results)
-    table = auroc_table(found)
+    table = auroc_table(found, asked_seeds(results))
     sheets = auroc_sheets(found, table)
     folder = Path(results) / "tables"
     folder.mkdir(parents=True, exist_ok=True)
@@ -68,9 +68,11 @@ def summary(results: str | Path) -> str:
     """The AUROC tables as plain text, and where everything that was made lies."""
     root = Path(results)
     found = read_runs(root)
-    sheets = auroc_sheets(found, auroc_table(found))
-    products = [root / name for name in ("tables", "figures", "notebooks")]
-    made = [p for folder in products for p in sorted(folder.rglob("*")) if p.is_file()]
+    sheets = auroc_sheets(found, auroc_table(found, asked_seeds(root)))
+    products = [root / name for name in ("report.html", "tables", "figures", "notebooks")]
+    made = [
+        p for product in products for p in sorted([product, *product.rglob("*")]) if p.is_file()
+    ]
     where = [
         f"  {_shown(root / 'runs')} ({len(found)} finished runs)",
         *(f"  {_shown(p)}" for p in made),
@@ -126,6 +128,14 @@ def circumstances(found: Sequence[Run]) -> str:
     )
 
 
+def number(cell: dict[Hashable, Any] | None) -> str:
+    """A row of `auroc_table` as text: mean, spread over seeds, and a mark for fewer seeds."""
+    if cell is None:
+        return "-"
+    spread = "" if pd.isna(cell["std"]) else f" ± {cell['std']:.2f}"
+    return f"{cell['mean']:.2f}{spread}" + (f" {FEWER}" if cell["fewer_seeds"] else "")
+
+
 def _sheet(dataset: str, selection: str, group: list[Run], rows: pd.DataFrame) -> Sheet:
     variants = sorted_variants(group)
     categories = list(dict.fromkeys(rows["category"]))
@@ -148,7 +158,7 @@ def _sheet(dataset: str, selection: str, group: list[Run], rows: pd.DataFrame) -
         body.append(
             [
                 Cell(_row_name(category, common, categories)),
-                *(Cell(_number(cell), v in best) for v, cell in of_row.items()),
+                *(Cell(number(cell), v in best) for v, cell in of_row.items()),
                 *(Cell(f"{number.auroc:.2f}" if number else "-") for number in numbers),
             ]
         )
@@ -174,13 +184,6 @@ def _row_name(category: str, common: list[str], categories: list[str]) -> str:
     return f"mean of {there}" if len(common) == there else f"mean of {len(common)} (of {there})"
 
 
-def _number(cell: dict[Hashable, Any] | None) -> str:
-    if cell is None:
-        return "-"
-    spread = "" if pd.isna(cell["std"]) else f" ± {cell['std']:.2f}"
-    return f"{cell['mean']:.2f}{spread}" + (f" {_FEWER}" if cell["fewer_seeds"] else "")
-
-
 def _caption(group: list[Run], rows: pd.DataFrame) -> str:
     spread = (
         "Mean ± standard deviation over seeds."
@@ -189,7 +192,9 @@ def _caption(group: list[Run], rows: pd.DataFrame) -> str:
     )
     parts = [f"{circumstances(group)}.", spread]
     if rows["fewer_seeds"].any():
-        parts.append(f"{_FEWER} from fewer seeds than the others (auroc.csv lists them).")
+        parts.append(
+            f"{FEWER} from fewer seeds than asked for or than others (auroc.csv lists them)."
+        )
     categories = {run.category for run in group}
     common = common_categories(group)
     if not common:

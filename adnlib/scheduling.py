@@ -50,8 +50,8 @@ def carry_out(plan: Plan, keep_going: bool = True) -> int:
             record, [*options, "--forcerun", *(f"{key}/{DONE}" for key in record["stale"])]
         )
         missing = [key for key in record["cells"] if not (plan.results / key / DONE).is_file()]
-        if keep_going and 0 < len(missing) < len(record["cells"]):
-            # Tables and figures wait for all runs; now they are made of those that there are.
+        if keep_going and code and len(missing) < len(record["cells"]):
+            # What waited for a run or a figure that failed is made of those that there are.
             _snakemake(record, ["--keep-going", "--config", "finished_only=1"])
         shown = _print_results(plan.results)
         failures = [*plan.unusable, *_failures(record, missing, keep_going)]

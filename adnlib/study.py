@@ -192,6 +192,7 @@ def study_sheets(
             header=["category", "method", "AUROC", "interval", "AP", "best F1", "FPR at 95 % TPR"],
             rows=[[Cell(text) for text in _measured(row)] for row in rows.to_dict("records")],
             alert=alert(group),
+            names=2,
         )
         rows = paired[paired["dataset"] == dataset]
         if len(rows):
@@ -210,6 +211,7 @@ def study_sheets(
                 ],
                 rows=[[Cell(text) for text in line] for line in _differences(rows)],
                 alert=alert(group),
+                names=2,
             )
 
 

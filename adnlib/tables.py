@@ -37,8 +37,9 @@ class Cell:
 class Sheet:
     """A titled table.
 
-    `rows` holds as many cells as `header` has names. The last `closing` rows (a mean) stand below a
-    line where the form has one. `alert` is what nobody may overlook.
+    `rows` holds as many cells as `header` has names; the first `names` columns hold words, the
+    others numbers. The last `closing` rows (a mean) stand below a line where the form has one.
+    `alert` is what nobody may overlook.
     """
 
     title: str
@@ -46,6 +47,7 @@ class Sheet:
     header: list[str]
     rows: list[list[Cell]]
     alert: str = ""
+    names: int = 1
     closing: int = 0
     notes: list[str] = field(default_factory=list)
 
@@ -58,8 +60,11 @@ def markdown(sheet: Sheet) -> str:
     body = [[_bold(cell, "**{}**") for cell in row] for row in sheet.rows]
     cells = [[text.replace("|", r"\|") for text in row] for row in [sheet.header, *body]]
     widths = [max(len(text) for text in column) for column in zip(*cells, strict=True)]
-    set_rows = [_aligned(row, widths) for row in cells]
-    rule = [":" + "-" * (widths[0] - 1), *("-" * (width - 1) + ":" for width in widths[1:])]
+    set_rows = [_aligned(row, widths, sheet.names) for row in cells]
+    rule = [
+        f":{'-' * (width - 1)}" if column < sheet.names else f"{'-' * (width - 1)}:"
+        for column, width in enumerate(widths)
+    ]
     lines += [f"| {' | '.join(row)} |" for row in [set_rows[0], rule, *set_rows[1:]]]
     lines += ["", sheet.caption, "", *(f"- {note}" for note in sheet.notes)]
     return "\n".join(lines).rstrip() + "\n"
@@ -86,7 +91,7 @@ def latex(sheet: Sheet, label: str) -> str:
             rf"\caption{{{alert}{escaped(sheet.title)}. {escaped(sheet.caption)}}}",
             rf"\label{{{label}}}",
             *([r"\resizebox{\linewidth}{!}{%"] if wide else []),
-            rf"\begin{{tabular}}{{l{'r' * (len(sheet.header) - 1)}}}",
+            rf"\begin{{tabular}}{{{'l' * sheet.names}{'r' * (len(sheet.header) - sheet.names)}}}",
             r"\toprule",
             " & ".join(escaped(name) for name in sheet.header) + r" \\",
             r"\midrule",
@@ -109,7 +114,7 @@ def plain(sheet: Sheet, width: int = 100) -> str:
     widths = [max(len(text) for text in column) for column in zip(*cells, strict=True)]
     lines = textwrap.wrap(sheet.title, width)
     lines += textwrap.wrap(f"!!! {sheet.alert}", width) if sheet.alert else []
-    lines += [" ".join(_aligned(row, widths)).rstrip() for row in cells]
+    lines += [" ".join(_aligned(row, widths, sheet.names)).rstrip() for row in cells]
     return "\n".join([*lines, *textwrap.wrap(f"{sheet.caption} < best of a row.", width)]) + "\n"
 
 
@@ -118,11 +123,21 @@ def escaped(text: str) -> str:
     return "".join(_TEX.get(character, character) for character in text)
 
 
+def duration(seconds: float) -> str:
+    """A length of time for people: "28 s", "4 min", "3 h 20 min"."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
+
+
 def _bold(cell: Cell, form: str) -> str:
     return form.format(cell.text) if cell.best else cell.text
 
 
-def _aligned(row: list[str], widths: list[int]) -> list[str]:
-    """First column to the left, numbers to the right."""
-    first, *rest = zip(row, widths, strict=True)
-    return [first[0].ljust(first[1]), *(text.rjust(width) for text, width in rest)]
+def _aligned(row: list[str], widths: list[int], names: int) -> list[str]:
+    """Words to the left, numbers to the right."""
+    return [
+        text.ljust(width) if column < names else text.rjust(width)
+        for column, (text, width) in enumerate(zip(row, widths, strict=True))
+    ]

@@ -33,6 +33,7 @@ def test_names():
         "04_roc",
         "05_gradcam",
         "06_study",
+        "07_report",
     ]
 
 

@@ -32,11 +32,12 @@ if attention == "se" and pathlib.Path("fail").exists():
 time.sleep(600 if pathlib.Path("wait").exists() else 0)
 folder = pathlib.Path(results, "runs", dataset, category, attention, f"seed{seed}")
 params = {"settings": settings, "variant": attention, "folder": data_root, "weights_sha256": ""}
+params |= {"device": "", "git": None, "versions": {}}
 (folder / "params.json").write_text(json.dumps(params))
 (folder / "scores.csv").write_text("path,label,defect,mask,score_last\\n")
 auroc = 0.5 + seed / 10 + epochs / 1000
 metrics = dict.fromkeys(["auroc_last", "auroc_selected", "auroc_best_on_test"], auroc)
-metrics |= {"train_images": 2, "test_images": 2}
+metrics |= {"train_images": 2, "test_images": 2, "seconds": 1}
 (folder / "metrics.json").write_text(json.dumps(metrics))
 """
 TABLES = """
@@ -66,6 +67,7 @@ NOTEBOOKS = {
     "02_train": TRAIN,
     "03_tables": TABLES,
     "06_study": STUDY,
+    "07_report": "",
     "04_roc": FIGURE.replace("KIND", "roc"),
     "05_gradcam": FIGURE.replace("KIND", "gradcam"),
 }

@@ -1,0 +1,172 @@
+"""The sheets of a report's first and last page: ours beside what was published; what ran where.
+
+Made from run folders, the published numbers and the plan; trains nothing.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Hashable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from adnlib.comparison import MEAN
+from adnlib.records import Run, asked_cells, variant_title
+from adnlib.report import FEWER, SELECTION_TITLES, alert, circumstances, dataset_title, number
+from adnlib.runs import is_done
+from adnlib.tables import Cell, Sheet, duration
+
+
+def summary_sheet(found: Sequence[Run], table: pd.DataFrame) -> Sheet:
+    """One row a data set and method: AUROC over all common categories, by epoch selection.
+
+    Args:
+        found: the runs.
+        table: what `comparison.auroc_table` made of them.
+    """
+    body = []
+    for dataset in sorted({run.dataset for run in found}):
+        group = [run for run in found if run.dataset == dataset]
+        rows = table[table["dataset"] == dataset]
+        several = rows["category"].nunique() > 2  # one category and a mean that repeats it
+        rows = rows[(rows["category"] == MEAN) == several]
+        for method, of_method in rows.groupby("method", sort=False):
+            numbers = dict(
+                zip(of_method["epoch_selection"], of_method.to_dict("records"), strict=True)
+            )
+            texts = [number(numbers.get(selection)) for selection in SELECTION_TITLES]
+            body.append([dataset_title(group), str(method), *texts])
+    return Sheet(
+        title="AUROC in percent, mean over categories",
+        caption=f"± standard deviation over seeds. {FEWER}: fewer runs than asked for, or than "
+        "others. Data sets are not compared with each other.",
+        header=["data set", "method", *_short_titles()],
+        rows=[[Cell(text) for text in line] for line in body],
+        alert=alert(found),
+        names=2,
+    )
+
+
+def published_sheets(found: Sequence[Run], table: pd.DataFrame) -> Iterator[Sheet]:
+    """For each data set that has published numbers: ours, the published one, and the difference.
+
+    Args:
+        found: the runs.
+        table: what `comparison.auroc_table` made of them.
+    """
+    for dataset in sorted({run.dataset for run in found}):
+        rows = table[(table["dataset"] == dataset) & table["published"].notna()]
+        if rows.empty:
+            continue
+        group = [run for run in found if run.dataset == dataset]
+        yield Sheet(
+            title=f"{dataset_title(group)}: ours beside the published AUROC, percent",
+            caption=f"{circumstances(group)}. Difference: best on test minus published, since "
+            "DifferNet's published numbers are the best on the test set, and how AttentDifferNet's "
+            f"epoch was chosen is not public. {FEWER}: fewer runs than asked for, or than others.",
+            header=[
+                *("category", "method"),
+                *_short_titles(rows["epoch_selection"].unique()),
+                *("published", "difference"),
+            ],
+            rows=[
+                [Cell(text) for text in _beside(of_cell.to_dict("records"))]
+                for _, of_cell in rows.groupby(["category", "variant"], sort=False)
+            ],
+            alert=alert(group),
+            names=2,
+            notes=[
+                f"{method}: {source} (confidence {confidence})."
+                for method, source, confidence in dict.fromkeys(
+                    zip(
+                        rows["published_method"],
+                        rows["published_source"],
+                        rows["published_confidence"],
+                        strict=True,
+                    )
+                )
+            ],
+        )
+
+
+def ran_sheet(found: Sequence[Run]) -> Sheet:
+    """Which runs there are, on what, and how long they took."""
+    body = []
+    for dataset, variant in dict.fromkeys((run.dataset, run.variant) for run in found):
+        group = [run for run in found if (run.dataset, run.variant) == (dataset, variant)]
+        seconds = [run.seconds for run in group]
+        body.append(
+            [
+                dataset,
+                variant_title(variant),
+                str(len(group)),
+                str(len({run.category for run in group})),
+                duration(sum(seconds)),
+                duration(max(seconds)),
+                "; ".join(dict.fromkeys(run.device for run in group)),
+            ]
+        )
+    return Sheet(
+        title="Runs",
+        caption="Times are of the runs alone, without tables and figures.",
+        header=["data set", "method", "runs", "categories", "time", "longest run", "device"],
+        rows=[[Cell(text) for text in line] for line in body],
+        names=2,
+    )
+
+
+def versions(found: Sequence[Run]) -> list[str]:
+    """Versions of the packages and the code that made the runs; several where they differ."""
+    told: dict[str, Counter[str]] = {}
+    for run in found:
+        for name, version in {**run.versions, "git revision": run.git}.items():
+            told.setdefault(name, Counter())[version or "unknown"] += 1
+    return [
+        f"{name} "
+        + ", ".join(
+            version if len(counts) == 1 else f"{version} ({count} runs)"
+            for version, count in counts.most_common()
+        )
+        for name, counts in told.items()
+    ]
+
+
+def unfinished(results: str | Path) -> list[str]:
+    """One line for each run that was asked for and is not finished, and each notebook that failed.
+
+    With the reason, where one was told.
+    """
+    root = Path(results)
+    lines = [
+        f"{cell['title']}: {_reason(root / key / 'failed.json', 'not run to its end')}"
+        for key, cell in asked_cells(root).items()
+        if not is_done(root / key)
+    ]
+    for failed in sorted((root / "notebooks").glob("*.failed.json")):
+        lines.append(f"notebook {failed.name.split('.')[0]}: {_reason(failed, 'failed')}")
+    return lines
+
+
+def _short_titles(selections: Iterable[str] = SELECTION_TITLES) -> list[str]:
+    return [SELECTION_TITLES[name].split(" (")[0] for name in selections]
+
+
+def _beside(rows: list[dict[Hashable, Any]]) -> list[str]:
+    *_, best = rows
+    several = f"mean of {len(str(best['averaged']).split())}"
+    return [
+        several if best["category"] == MEAN else str(best["category"]),
+        best["method"],
+        *map(number, rows),
+        f"{best['published']:.2f}",
+        f"{best['mean'] - best['published']:+.2f}",
+    ]
+
+
+def _reason(failed: Path, otherwise: str) -> str:
+    if not failed.is_file():
+        return otherwise
+    return str(json.loads(failed.read_text(encoding="utf-8"))["reason"])

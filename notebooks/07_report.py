@@ -1,0 +1,101 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: ipynb,py:percent
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3 (ipykernel)
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # DifferNet with and without attention: report
+#
+# **Question.** What came out of the runs of one results folder: how well do the detectors work,
+# where do they look, how sure is it, and what ran where for how long?
+#
+# Every number here is made from finished run folders. *Selected*: the epoch with the lowest loss of
+# held-out good images. *Best on test* looks at the test labels, as DifferNet's published code does,
+# and is too good by construction.
+
+# %% [markdown] tags=["notebook-only"]
+# ## Parameters
+#
+# `./run_all.sh` turns this notebook into `report.html`, without its code.
+
+# %% tags=["parameters"]
+results = "results/demo"  # folder whose runs, tables and figures are reported
+
+# %%
+from adnlib import runs
+
+parameters = runs.check_parameters(globals(), ["results"])
+
+# %%
+from IPython.display import Image, Markdown, display
+
+from adnlib import overview, records, report, tables
+from adnlib.comparison import auroc_table
+
+folder = runs.project_path(parameters["results"])
+found = records.read_runs(folder)
+table = auroc_table(found, records.asked_seeds(folder))
+
+# %% [markdown]
+# ## Summary
+
+# %%
+for sheet in (overview.summary_sheet(found, table), *overview.published_sheets(found, table)):
+    display(Markdown(tables.markdown(sheet)))
+
+# %%
+missing = overview.unfinished(folder)
+listed = "\n".join(f"- {line}" for line in missing)
+whole = "All runs that were asked for are finished."
+Markdown(f"### Not finished ({len(missing)})\n\n{listed}" if missing else whole)
+
+# %% [markdown]
+# ## AUROC by category
+
+# %%
+for sheet in report.auroc_sheets(found, table).values():
+    display(Markdown(tables.markdown(sheet)))
+
+# %% [markdown]
+# ## How sure the numbers are
+#
+# An interval that holds zero: the data cannot tell this variant from plain DifferNet.
+
+# %%
+statistics = folder / "tables" / "statistics.md"
+Markdown(statistics.read_text(encoding="utf-8").partition("\n")[2])
+
+# %%
+for picture in sorted((folder / "figures").glob("paired.png")):
+    display(Image(str(picture), alt="differences to DifferNet with their intervals"))
+
+# %% [markdown]
+# ## ROC curves
+
+# %%
+for picture in sorted((folder / "figures").glob("roc_*.png")):
+    display(Image(str(picture), alt=f"ROC curves of {picture.stem[4:]}"))
+
+# %% [markdown]
+# ## Where the detectors look
+
+# %%
+for picture in sorted((folder / "figures").glob("gradcam_*.png")):
+    display(Image(str(picture), alt=f"Grad-CAM of {picture.stem[8:]}"))
+
+# %% [markdown]
+# ## What ran, where, and for how long
+
+# %%
+Markdown(tables.markdown(overview.ran_sheet(found)))
+
+# %%
+Markdown("Versions: " + "; ".join(overview.versions(found)) + ".")
