@@ -143,13 +143,11 @@ def _examine(root: Path, found: Found) -> Category:
 
 def _archives(root: Path, found: list[Found]) -> Iterator[Path]:
     known = {item.dataset for item in found} | {item.category for item in found}
-    categories = {item.folder for item in found}
     for path in sorted([*root.glob("*"), *root.glob("*/*")]):
         stem = archive_stem(path.name)
         if (
             stem
             and known.isdisjoint((dataset_name(stem), category_name(stem)))
-            and path.parent not in categories
             and not any(map(is_hidden, path.relative_to(root).parts))
             and path.is_file()
         ):

@@ -5,6 +5,8 @@ It knows no data set and writes nothing: where files land is the matter of `arch
 
 from __future__ import annotations
 
+import errno
+import gzip
 import lzma
 import re
 import stat
@@ -27,8 +29,8 @@ SUFFIXES = (".zip", ".tar", ".tar.gz", ".tar.xz", ".tgz", ".txz")
 MOST_MEMBERS = 1_000_000
 """MVTec AD has 7,000. A small file can hold more headers than memory can."""
 
-_AFTER_THE_END = 2**26
-"""Bytes of padding that a tar archive may have; compressed, they could be endless."""
+_LARGEST_READ = 2**26
+"""Bytes of a tar archive that are read at once, which covers all headers and padding there are."""
 
 
 @dataclass(frozen=True)
@@ -90,8 +92,8 @@ def open_archive(archive: Path, room: int) -> Iterator[list[Member]]:
     except InputError:
         raise
     except _DAMAGE as error:
-        if isinstance(error, OSError) and error.errno is not None:
-            raise  # the file system's, not the archive's
+        if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
+            raise  # the file system's; the archive's own lead nowhere, or to before its start
         reason = " ".join(str(error).split()).rstrip(".") or type(error).__name__
         raise InputError(
             f"{str(archive)!r} is damaged or cut short ({reason}): download it again."
@@ -187,22 +189,39 @@ def _zip_entry(opened: zipfile.ZipFile, info: zipfile.ZipInfo) -> _Entry:
 
 @contextmanager
 def _open_tar(archive: Path) -> Iterator[Iterator[_Entry]]:
-    packing = archive.name.lower()[-2:]
-    mode: Any = {"xz": "r:xz", "gz": "r:gz"}.get(packing, "r:")
-    with tarfile.open(archive, mode, encoding="utf-8", errors="surrogateescape") as opened:
-        yield _tar_entries(opened)
+    decompress: Any = {"xz": lzma.open, "gz": gzip.open}.get(archive.name.lower()[-2:], open)
+    with decompress(archive, "rb") as stream:
+        frugal: Any = _Frugal(stream)
+        with tarfile.open(
+            fileobj=frugal, mode="r:", encoding="utf-8", errors="surrogateescape"
+        ) as opened:
+            yield _tar_entries(opened, frugal)
 
 
-def _tar_entries(opened: tarfile.TarFile) -> Iterator[_Entry]:
+class _Frugal:
+    """A stream that is read in small pieces: a header may claim more than there is memory."""
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        self._stream = stream
+        self.seek, self.tell = stream.seek, stream.tell
+
+    def read(self, size: int) -> bytes:
+        if not 0 <= size <= _LARGEST_READ:
+            raise tarfile.ReadError(f"a header of {size} bytes")
+        return self._stream.read(size)
+
+
+def _tar_entries(opened: tarfile.TarFile, stream: _Frugal) -> Iterator[_Entry]:
     for info in opened:
         ordinary = info.isdir() or info.type in (tarfile.REGTYPE, tarfile.AREGTYPE)
         fault = "" if ordinary else "which is a link or special file"
+        if info.size < 0:
+            raise tarfile.ReadError("a size below 0")
         content = cast("Callable[[], IO[bytes]]", partial(opened.extractfile, info))
         yield _Entry(info.name, info.size, info.isdir(), fault, content)
     # tarfile takes a damaged header for the end; and a checksum comes after what it protects.
-    stream = cast(IO[bytes], opened.fileobj)
     stream.seek(opened.offset)
     if stream.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
         raise tarfile.ReadError("it has no end mark")
-    if len(stream.read(_AFTER_THE_END)) == _AFTER_THE_END:
+    if len(stream.read(_LARGEST_READ)) == _LARGEST_READ:
         raise tarfile.ReadError("it goes on after its end mark")

@@ -1,6 +1,7 @@
 """Archives are made here, good and hostile; what is refused must leave nothing behind."""
 
 import io
+import lzma
 import os
 import shutil
 import stat
@@ -342,11 +343,26 @@ def test_an_archive_of_too_many_files(tmp_path, root, monkeypatch):
     refuses(make_zip(tmp_path / "mvtec_ad.zip", *MVTEC), root, "more than 3 files")
 
 
-def test_endless_padding(tmp_path, root, monkeypatch):
-    monkeypatch.setattr(members, "_AFTER_THE_END", 4096)
-    archive = make_tar(tmp_path / "mvtec_ad.tar", *MVTEC)
-    archive.write_bytes(archive.read_bytes() + bytes(8192))
+@pytest.mark.parametrize("suffix", [".tar", ".tar.xz"])
+def test_endless_padding(tmp_path, root, monkeypatch, suffix):
+    monkeypatch.setattr(members, "_LARGEST_READ", 2**16)
+    archive = make_tar(tmp_path / f"mvtec_ad{suffix}", *MVTEC)
+    more = bytes(2**17)
+    archive.write_bytes(
+        archive.read_bytes() + (lzma.compress(more) if suffix == ".tar.xz" else more)
+    )
     refuses(archive, root, "goes on after its end")
+
+
+@pytest.mark.parametrize("size", [2**40, -(2**40), -512])  # the last leads back to its header
+@pytest.mark.parametrize("kind", [tarfile.XHDTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.REGTYPE])
+def test_a_header_of_any_size_fills_no_memory_and_ends(tmp_path, root, kind, size):
+    info = tarfile.TarInfo("bottle/train/good/1.png")
+    info.type, info.size = kind, size
+    archive = tmp_path / "mvtec_ad.tar"
+    headers = tarfile.TarInfo("license.txt").tobuf() + info.tobuf(tarfile.GNU_FORMAT)
+    archive.write_bytes(headers + bytes(10240))
+    refuses(archive, root, r"damaged" if size < 0 else r"damaged|more than the .* GB")
 
 
 @pytest.mark.parametrize(
