@@ -45,7 +45,7 @@ class Category:
         masks: number of test images that have one.
         published: whether the counts equal the published ones; None where none were published.
         problem: a sentence, if it cannot be used.
-        remarks: sentences on what is odd.
+        remarks: sentences on what is odd in one that can be used.
     """
 
     found: Found
@@ -137,7 +137,7 @@ def _examine(root: Path, found: Found) -> Category:
         int(samples["mask"].ne("").sum()),
         counts == published if published else None,
         problem,
-        tuple(remark for remark in remarks if remark),
+        tuple(remark for remark in remarks if remark and not problem),
     )
 
 

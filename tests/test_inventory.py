@@ -82,6 +82,7 @@ def test_a_category_that_is_there_twice_cannot_be_used(tmp_path):
     stock = take(tmp_path)
     assert stock.usable == 0
     assert all("lies both in" in category.problem for category in stock.categories)
+    assert not any(category.remarks for category in stock.categories)
     assert "1 of 15 categories in mvtec, mvtec_ad" in render(stock)
 
 
