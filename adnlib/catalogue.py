@@ -32,13 +32,17 @@ class DatasetInfo:
             whose categories are whatever lies in its folder.
         page: where to get it.
         licence: its terms.
+        obtain: what to take from there, and what to do with it.
     """
 
     title: str
     categories: dict[str, Counts | None]
     page: str
     licence: str
+    obtain: str
 
+
+_DRAWN = "drawn by ./run_all.sh"
 
 CATALOGUE: dict[str, DatasetInfo] = {
     "mvtec_ad": DatasetInfo(
@@ -62,6 +66,8 @@ CATALOGUE: dict[str, DatasetInfo] = {
         },
         "https://www.mvtec.com/company/research/datasets/mvtec-ad",
         "CC BY-NC-SA 4.0",
+        "mvtec_anomaly_detection.tar.xz, or the archives of single categories such as "
+        "bottle.tar.xz; adnlib datasets unpack takes both",
     ),
     "insplad_fault": DatasetInfo(
         "InsPLAD-fault",
@@ -74,22 +80,35 @@ CATALOGUE: dict[str, DatasetInfo] = {
         },
         "https://github.com/andreluizbvs/InsPLAD",
         "CC BY-NC 3.0",
+        "unsupervised_anomaly_detection.zip, linked from the repository's README; adnlib datasets "
+        "unpack takes it",
     ),
     "semiconductor_wafer": DatasetInfo(
         "Semiconductor Wafer",
         {},
         "https://doi.org/10.1007/s10845-021-01906-9",
-        "private; who has it brings it in the common folder layout",
+        "private",
+        "nothing can be downloaded; who has it brings it as "
+        "semiconductor_wafer/<wafer type>/{train/good, test/good, test/<defect>}",
     ),
     "mtd": DatasetInfo(
         "MTD",
         {"magnetic_tile": Counts(761, 191, 392)},  # the split published with DifferNet
         "https://github.com/abin24/Magnetic-tile-defect-datasets.",
         "free to use; cite Huang et al., The Visual Computer, 2020",
+        "its images, put into mtd/magnetic_tile/{train/good, test/good, test/<defect>} by the "
+        "split published with DifferNet",
     ),
-    "demo_parts": DatasetInfo("Demo parts", {"bracket": None}, "adnlib.demo", "MIT"),
-    "demo_outdoor": DatasetInfo("Demo outdoor", {"insulator": None}, "adnlib.demo", "MIT"),
-    "demo_wafer": DatasetInfo("Demo wafer", {"chip": None}, "adnlib.demo", "MIT"),
+    "elpv": DatasetInfo(
+        "ELPV",  # solar cells: silicon that is public, beside the wafers that are not
+        {"mono": None, "poly": None},
+        "https://github.com/zae-bayern/elpv-dataset",
+        "CC BY-NC-SA 4.0",
+        "its images, put into elpv/{mono, poly}/{train/good, test/good, test/<defect>}",
+    ),
+    "demo_parts": DatasetInfo("Demo parts", {"bracket": None}, "adnlib.demo", "MIT", _DRAWN),
+    "demo_outdoor": DatasetInfo("Demo outdoor", {"insulator": None}, "adnlib.demo", "MIT", _DRAWN),
+    "demo_wafer": DatasetInfo("Demo wafer", {"chip": None}, "adnlib.demo", "MIT", _DRAWN),
 }
 
 _ALIASES = {

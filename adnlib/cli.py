@@ -1,7 +1,7 @@
 """The command line: options in, exit code out.
 
 `run-all` is what `./run_all.sh` calls; `cell` and `notebook` are what the workflow calls for each
-of its steps.
+of its steps; `datasets` looks after a folder of data sets.
 """
 
 from __future__ import annotations
@@ -44,7 +44,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Carry out a command.
 
     Returns:
-        0; 1 if a run failed; 2 for a mistake in the input; 130 if interrupted.
+        0; 1 if a run failed, or no data in a folder can be used; 2 for a mistake in the input; 130
+        if interrupted.
     """
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup leaves it
@@ -113,6 +114,23 @@ def _report(options: argparse.Namespace) -> int:
     return 0 if run_report(_read_plan(options.plan)) else 1
 
 
+def _check_datasets(options: argparse.Namespace) -> int:
+    from adnlib.inventory import render, take
+
+    inventory = take(options.folder)
+    print(render(inventory))
+    return 0 if inventory.usable else 1
+
+
+def _unpack_dataset(options: argparse.Namespace) -> int:
+    from adnlib.archives import unpack
+
+    done = unpack(options.archive, options.folder, options.dataset)
+    others = f" ({done.left_out} left out, no images of a category)" if done.left_out else ""
+    print(f"{done.files} files unpacked into {done.folder}{others}")
+    return 0
+
+
 def _print_plan(plan: Plan, whole: bool) -> None:
     states = [cell.state for cell in plan.cells]
     print(f"{plan.grid.name}: {plan.grid.title}")
@@ -132,6 +150,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = _Parser(prog="adnlib", description="AttentDifferNet: image-level anomaly detection.")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     _add_run_all(commands)
+    _add_datasets(commands)
     cell = commands.add_parser("cell", help="one run of a plan (called by the workflow)")
     cell.add_argument("plan", type=Path)
     cell.add_argument("key", help="run folder as seen from the results folder")
@@ -203,6 +222,21 @@ def _add_run_all(commands: Any) -> None:
     )
     known = [name for action in parser._actions for name in action.option_strings]
     parser.set_defaults(function=_run_all, known=known)
+
+
+def _add_datasets(commands: Any) -> None:
+    parser = commands.add_parser("datasets", help="check a folder of data sets, or unpack into it")
+    actions = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    check = actions.add_parser("check", help="say what is there, what is missing, where to get it")
+    check.add_argument("folder", type=_path, metavar="DIR", help="folder that holds the data sets")
+    check.set_defaults(function=_check_datasets)
+    unpack = actions.add_parser("unpack", help="unpack a downloaded zip or tar archive")
+    unpack.add_argument("archive", type=_path, metavar="ARCHIVE")
+    unpack.add_argument("folder", type=_path, metavar="DIR", help="folder that holds the data sets")
+    unpack.add_argument(
+        "--dataset", metavar="NAME", help="its folder, if the archive does not tell"
+    )
+    unpack.set_defaults(function=_unpack_dataset, known=["--dataset"])
 
 
 class _Parser(argparse.ArgumentParser):

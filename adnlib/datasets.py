@@ -198,6 +198,16 @@ def check_masks(folder: Path, samples: pd.DataFrame) -> str | None:
     )
 
 
+def is_hidden(name: str) -> bool:
+    """Whether a file or folder of this name is passed over."""
+    return name.startswith(".") or name == "__MACOSX"
+
+
+def is_image(name: str) -> bool:
+    """Whether a file of this name is taken for an image."""
+    return not is_hidden(name) and name.lower().endswith(IMAGE_SUFFIXES)
+
+
 def _check_folder(folder: Path, advice: str) -> None:
     if not folder.exists():
         raise InputError(f"{str(folder)!r} does not exist: {advice}.")
@@ -237,7 +247,7 @@ def _subfolders(folder: Path, names: Iterable[str] = ()) -> list[Path]:
     return [
         folder / child
         for child in sorted(children)
-        if not _is_hidden(child) and (not names or child.lower() in names)
+        if not is_hidden(child) and (not names or child.lower() in names)
     ]
 
 
@@ -249,9 +259,9 @@ def _images_below(root: Path, folder: Path) -> list[str]:
 
     paths = []
     for place, children, files in os.walk(folder, onerror=stop):
-        children[:] = [child for child in children if not _is_hidden(child)]
+        children[:] = [child for child in children if not is_hidden(child)]
         at = Path(place).relative_to(root)
-        paths += [(at / file).as_posix() for file in files if _is_image(file)]
+        paths += [(at / file).as_posix() for file in files if is_image(file)]
     for path in paths:
         if re.search("[\ud800-\udfff]", path):  # how Python holds bytes that are no UTF-8
             raise InputError(f"{path!r} in {str(root)!r} is not named in UTF-8: rename it.")
@@ -259,7 +269,7 @@ def _images_below(root: Path, folder: Path) -> list[str]:
 
 
 def _check_no_loose_images(part: Path) -> None:
-    loose = sorted(child.name for child in part.iterdir() if _is_image(child.name))
+    loose = sorted(child.name for child in part.iterdir() if is_image(child.name))
     if loose:
         raise InputError(
             f"{str(part / loose[0])!r} lies beside the folders, so that nothing says whether it is "
@@ -285,14 +295,6 @@ def _masks(root: Path, kind: Path, paths: list[str]) -> dict[str, str]:
         for name in (stem.with_name(f"{stem.name}_mask"), stem)
         if name in masks
     }
-
-
-def _is_hidden(name: str) -> bool:
-    return name.startswith(".") or name == "__MACOSX"
-
-
-def _is_image(name: str) -> bool:
-    return not _is_hidden(name) and name.lower().endswith(IMAGE_SUFFIXES)
 
 
 def _natural(path: str) -> tuple[list[str | int], str]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from adnlib.catalogue import CATALOGUE, category_name
+from adnlib.comparison import published_numbers
 from adnlib.datasets import (
     check_counts,
     check_for_auroc,
@@ -52,7 +53,8 @@ def find_places(grid: Grid, options: Options) -> tuple[list[Place], list[str], l
     there = _lying_there(root)
     wanted = grid.datasets
     if wanted is None:
-        known = [name for name in CATALOGUE if name not in DEMO_SETS]
+        published = {name for name, _, _ in published_numbers()}
+        known = [name for name in CATALOGUE if name in published]
         wanted = dict.fromkeys(
             [*known, *(place.dataset for place in there if place.data_root == root)]
         )

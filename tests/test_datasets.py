@@ -94,6 +94,39 @@ def test_find_normalises_names(tmp_path, folder, found):
     assert datasets.locate(tmp_path, Path(folder).parent.name, Path(folder).name) == there.folder
 
 
+def test_insplad_fault_as_downloaded(tmp_path):
+    assets = {
+        "glass-insulator": ["missing-cap"],
+        "lightning-rod-suspension": ["rust"],
+        "polymer-insulator-upper-shackle": ["rust"],
+        "vari-grip": ["bird-nest", "rust"],
+        "yoke-suspension": ["rust"],
+    }
+    for asset, defects in assets.items():
+        folder = tmp_path / "unsupervised_anomaly_detection" / asset
+        make(folder, "train/good/a-1.jpg", "test/good/a-2.jpg")
+        make(folder, *(f"test/{defect}/a-3.jpg" for defect in defects))
+    found = datasets.find(tmp_path)
+    assert datasets.absent("insplad_fault", found) == []
+    for item, (asset, defects) in zip(found, assets.items(), strict=True):
+        assert item.folder.name == asset
+        assert datasets.locate(tmp_path, "InsPLAD-fault", asset) == item.folder
+        samples = datasets.read_samples(item.folder)
+        datasets.check_for_auroc(samples)
+        assert list(samples["defect"]) == ["good", "good", *defects]
+
+
+def test_a_wafer_folder_holds_any_types(tmp_path):
+    for wafer in ("type_1", "Type-2", "03"):
+        category(tmp_path / "semiconductor_wafer" / wafer)
+    found = datasets.find(tmp_path)
+    assert {item.dataset for item in found} == {"semiconductor_wafer"}
+    assert [item.category for item in found] == ["03", "type_1", "type_2"]
+    for item in found:
+        samples = datasets.read_samples(datasets.locate(tmp_path, "wafer", item.category))
+        assert datasets.check_counts(item.dataset, item.category, samples) is None
+
+
 def test_find_passes_over_what_is_hidden_or_no_category(tmp_path):
     category(tmp_path / "elpv" / "mono")
     make(tmp_path, "__MACOSX/elpv/mono/train/good/0.png", ".cache/a/b/train/good/0.png")
