@@ -125,6 +125,7 @@ def test_the_text_is_aligned_and_says_everything_once(tmp_path):
     assert [line for line in missing.split("\n") if line[2:3].strip()] == [
         "  Semiconductor Wafer (semiconductor_wafer)",
         "  MTD (mtd)",
+        "  ELPV (elpv)",
     ]
     assert "demo" not in text.lower().replace(str(tmp_path), "")
 
