@@ -1,4 +1,4 @@
-"""The sheets of a report's first and last page: ours beside what was published; what ran where.
+"""The overview of a results folder: its summary, ours beside what was published, what ran where.
 
 Made from run folders, the published numbers and the plan; trains nothing.
 """
@@ -6,6 +6,8 @@ Made from run folders, the published numbers and the plan; trains nothing.
 from __future__ import annotations
 
 import json
+import os
+import textwrap
 from collections import Counter
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -13,11 +15,43 @@ from typing import Any
 
 import pandas as pd
 
-from adnlib.comparison import MEAN
-from adnlib.records import Run, asked_cells, variant_title
-from adnlib.report import FEWER, SELECTION_TITLES, alert, circumstances, dataset_title, number
+from adnlib import tables
+from adnlib.comparison import MEAN, auroc_table
+from adnlib.records import Run, asked_cells, asked_seeds, read_runs, variant_title
+from adnlib.report import (
+    FEWER,
+    SELECTION_TITLES,
+    alert,
+    auroc_sheets,
+    circumstances,
+    dataset_title,
+    number,
+)
 from adnlib.runs import is_done
 from adnlib.tables import Cell, Sheet, duration
+
+
+def closing_text(results: str | Path) -> str:
+    """What ends a run on a terminal: the last epoch's tables, the summary, where all of it lies.
+
+    Raises:
+        InputError: there is no finished run, or runs of a data set differ in their settings.
+    """
+    root = Path(results)
+    found = read_runs(root)
+    table = auroc_table(found, asked_seeds(root))
+    sheets = [
+        sheet for (_, selection), sheet in auroc_sheets(found, table).items() if selection == "last"
+    ]
+    text = [tables.plain(sheet) for sheet in [*sheets, summary_sheet(found, table)]]
+    where = [f"  {_shown(root / 'runs')}: {len(found)} finished runs"]
+    if (root / "report.html").is_file():
+        where.append(f"  {_shown(root / 'report.html')}: all of it on one page")
+    for folder in ("tables", "figures", "notebooks"):
+        names = sorted(path.name for path in (root / folder).glob("*") if path.suffix != ".log")
+        line = f"  {_shown(root / folder)}: {', '.join(names)}"
+        where += textwrap.wrap(line, 100, subsequent_indent="    ", break_long_words=False)
+    return "\n".join([*text, "Made:", *where]) + "\n"
 
 
 def summary_sheet(found: Sequence[Run], table: pd.DataFrame) -> Sheet:
@@ -170,3 +204,9 @@ def _reason(failed: Path, otherwise: str) -> str:
     if not failed.is_file():
         return otherwise
     return str(json.loads(failed.read_text(encoding="utf-8"))["reason"])
+
+
+def _shown(path: Path) -> str:
+    """The path from the working directory where it lies beneath it, else as it is."""
+    relative = os.path.relpath(path)
+    return str(path) if relative.startswith("..") else Path(relative).as_posix()

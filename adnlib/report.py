@@ -1,4 +1,4 @@
-"""The tables of a results folder for people: Markdown, LaTeX, and the text that ends a run.
+"""The AUROC tables of a results folder for people: Markdown and LaTeX.
 
 Made from run folders and the published numbers alone, so they can be remade at any time; trains
 nothing. Pictures are drawn in `figures` (ROC curves) and `heatmaps` (Grad-CAM).
@@ -6,7 +6,6 @@ nothing. Pictures are drawn in `figures` (ROC curves) and `heatmaps` (Grad-CAM).
 
 from __future__ import annotations
 
-import os
 from collections.abc import Hashable, Sequence
 from pathlib import Path
 from typing import Any
@@ -62,23 +61,6 @@ def write_tables(results: str | Path) -> list[Path]:
     text = "% needs \\usepackage{booktabs} and \\usepackage{graphicx}\n" + "\n".join(parts)
     (folder / "auroc.tex").write_text(text, encoding="utf-8")
     return [folder / f"auroc.{ending}" for ending in ("csv", "md", "tex")]
-
-
-def summary(results: str | Path) -> str:
-    """The AUROC tables as plain text, and where everything that was made lies."""
-    root = Path(results)
-    found = read_runs(root)
-    sheets = auroc_sheets(found, auroc_table(found, asked_seeds(root)))
-    products = [root / name for name in ("report.html", "tables", "figures", "notebooks")]
-    made = [
-        p for product in products for p in sorted([product, *product.rglob("*")]) if p.is_file()
-    ]
-    where = [
-        f"  {_shown(root / 'runs')} ({len(found)} finished runs)",
-        *(f"  {_shown(p)}" for p in made),
-    ]
-    text = [tables.plain(sheet) for sheet in sheets.values()]
-    return "\n".join([*text, "Made:", *where]) + "\n"
 
 
 def auroc_sheets(found: Sequence[Run], table: pd.DataFrame) -> dict[tuple[str, str], Sheet]:
@@ -224,9 +206,3 @@ def _notes(dataset: str, beside: dict[str, list[Published | None]]) -> list[str]
             "chose AttentDifferNet's epoch is not public."
         )
     return notes
-
-
-def _shown(path: Path) -> str:
-    """The path from the working directory where it lies beneath it, else as it is."""
-    relative = os.path.relpath(path)
-    return str(path) if relative.startswith("..") else Path(relative).as_posix()

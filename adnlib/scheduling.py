@@ -19,7 +19,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from adnlib import report
+from adnlib import overview
 from adnlib.demo import make_demo
 from adnlib.errors import InputError
 from adnlib.machine import end_with
@@ -143,7 +143,7 @@ def _print_results(results: Path) -> bool:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         try:
-            text = report.summary(results)
+            text = overview.closing_text(results)
         except InputError as error:
             print(f"\nNo table: {error}", flush=True)
             return False

@@ -115,7 +115,8 @@ def plain(sheet: Sheet, width: int = 100) -> str:
     lines = textwrap.wrap(sheet.title, width)
     lines += textwrap.wrap(f"!!! {sheet.alert}", width) if sheet.alert else []
     lines += [" ".join(_aligned(row, widths, sheet.names)).rstrip() for row in cells]
-    return "\n".join([*lines, *textwrap.wrap(f"{sheet.caption} < best of a row.", width)]) + "\n"
+    mark = " < best of a row." if any(cell.best for row in sheet.rows for cell in row) else ""
+    return "\n".join([*lines, *textwrap.wrap(sheet.caption + mark, width)]) + "\n"
 
 
 def escaped(text: str) -> str:

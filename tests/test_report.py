@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from synthetic import make_grid, make_run, set_metrics
 
-from adnlib import report
+from adnlib import overview, report
 from adnlib.catalogue import CATALOGUE
 from adnlib.comparison import auroc_table
 from adnlib.records import read_runs
@@ -152,7 +152,7 @@ def test_random_weights_and_demo_images_are_called_so(tmp_path: Path) -> None:
         assert "Demo images demo" in text
         assert "One seed, so no standard deviation." in text
         assert "mean of" not in text  # it would repeat the only category
-    assert "RANDOM WEIGHTS" in report.summary(tmp_path)
+    assert "RANDOM WEIGHTS" in overview.closing_text(tmp_path)
     assert pd.read_csv(tmp_path / "tables/auroc.csv")["demo_images"].all()
 
 
@@ -189,7 +189,7 @@ def test_summary_shows_numbers_and_where_everything_lies(
     results = Path("results/demo")
     grid_with(results, {("bottle", "none"): [90.5], ("bottle", "se"): [95.25]})
     report.write_tables(results.absolute())
-    text = report.summary(results.absolute())
+    text = overview.closing_text(results.absolute())
     assert re.search(r"^bottle +90.50 +95.25 < +99.00$", text, re.MULTILINE)
-    assert "\n  results/demo/runs (2 finished runs)\n" in text
-    assert "\n  results/demo/tables/auroc.md\n" in text
+    assert "\n  results/demo/runs: 2 finished runs\n" in text
+    assert "\n  results/demo/tables: auroc.csv, auroc.md, auroc.tex\n" in text
