@@ -16,7 +16,7 @@ from matplotlib.lines import Line2D
 from adnlib.comparison import MEAN
 from adnlib.figures import ALERT_COLOUR, line_style, save, style
 from adnlib.records import read_runs, variant_order, variant_title
-from adnlib.report import SELECTION_TITLES, alert
+from adnlib.report import SELECTION_NAMES, alert
 
 _LINE = 0.2  # inches a variant of a category
 
@@ -41,7 +41,7 @@ def _figure(table: pd.DataFrame, warning: str) -> Figure:
     variants = sorted(table["variant"].unique(), key=variant_order)
     selections = list(table["epoch_selection"].unique())
     body = _LINE * (len(variants) + 0.7) * len(groups)
-    top, bottom = (0.75, 0.85) if warning else (0.5, 0.85)
+    top, bottom = (0.6, 0.85) if warning else (0.35, 0.85)
     width, height = 8.0, body + top + bottom
     figure = Figure(figsize=(width, height))
     panels = figure.subplots(1, len(selections), sharex=True, squeeze=False)[0]
@@ -51,7 +51,7 @@ def _figure(table: pd.DataFrame, warning: str) -> Figure:
     for axes, selection in zip(panels, selections, strict=True):
         rows = table[table["epoch_selection"] == selection]
         _panel(axes, rows, groups, variants)
-        axes.set_title(_short(selection), fontsize="medium")
+        axes.set_title(SELECTION_NAMES[selection], fontsize="medium")
         axes.tick_params(labelleft=axes is panels[0])
     figure.text(
         *(0.5, 0.45 / height),
@@ -93,7 +93,3 @@ def _panel(
     axes.set_yticks(middles, [f"{dataset}\n{category}" for dataset, category in groups])
     axes.set_ylim(step * len(groups) - 0.85, -0.85)
     axes.grid(visible=False, axis="y")
-
-
-def _short(selection: str) -> str:
-    return SELECTION_TITLES[selection].split(" (")[0].replace(" of held-out", "\nof held-out")

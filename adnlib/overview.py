@@ -9,7 +9,7 @@ import json
 import os
 import textwrap
 from collections import Counter
-from collections.abc import Hashable, Iterable, Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from adnlib.comparison import MEAN, auroc_table
 from adnlib.records import Run, asked_cells, asked_seeds, read_runs, variant_title
 from adnlib.report import (
     FEWER,
-    SELECTION_TITLES,
+    SELECTION_NAMES,
     alert,
     auroc_sheets,
     circumstances,
@@ -71,13 +71,13 @@ def summary_sheet(found: Sequence[Run], table: pd.DataFrame) -> Sheet:
             numbers = dict(
                 zip(of_method["epoch_selection"], of_method.to_dict("records"), strict=True)
             )
-            texts = [number(numbers.get(selection)) for selection in SELECTION_TITLES]
+            texts = [number(numbers.get(selection)) for selection in SELECTION_NAMES]
             body.append([dataset_title(group), str(method), *texts])
     return Sheet(
         title="AUROC in percent, mean over categories",
         caption=f"± standard deviation over seeds. {FEWER}: fewer runs than asked for, or than "
         "others. Data sets are not compared with each other.",
-        header=["data set", "method", *_short_titles()],
+        header=["data set", "method", *SELECTION_NAMES.values()],
         rows=[[Cell(text) for text in line] for line in body],
         alert=alert(found),
         names=2,
@@ -103,7 +103,7 @@ def published_sheets(found: Sequence[Run], table: pd.DataFrame) -> Iterator[Shee
             f"epoch was chosen is not public. {FEWER}: fewer runs than asked for, or than others.",
             header=[
                 *("category", "method"),
-                *_short_titles(rows["epoch_selection"].unique()),
+                *(SELECTION_NAMES[name] for name in rows["epoch_selection"].unique()),
                 *("published", "difference"),
             ],
             rows=[
@@ -182,10 +182,6 @@ def unfinished(results: str | Path) -> list[str]:
     for failed in sorted((root / "notebooks").glob("*.failed.json")):
         lines.append(f"notebook {failed.name.split('.')[0]}: {_reason(failed, 'failed')}")
     return lines
-
-
-def _short_titles(selections: Iterable[str] = SELECTION_TITLES) -> list[str]:
-    return [SELECTION_TITLES[name].split(" (")[0] for name in selections]
 
 
 def _beside(rows: list[dict[Hashable, Any]]) -> list[str]:

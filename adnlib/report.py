@@ -32,6 +32,13 @@ RANDOM_WEIGHTS = (
     "RANDOM WEIGHTS: the backbone never saw ImageNet; these results show that the programs run, "
     "and say nothing about the method."
 )
+SELECTION_NAMES = {
+    "last": "last epoch",
+    "selected": "selected epoch",
+    "best_on_test": "best on test",
+}
+"""Ways to choose the epoch, as they head a column."""
+
 SELECTION_TITLES = {
     "last": "last epoch",
     "selected": "epoch with the lowest loss of held-out good images",

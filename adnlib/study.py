@@ -18,7 +18,7 @@ from adnlib.comparison import MEAN
 from adnlib.errors import InputError
 from adnlib.evaluation import Array, mean_and_std, measures
 from adnlib.records import Run, read_runs, readable, variant_order, variant_title
-from adnlib.report import SELECTION_TITLES, alert, circumstances, dataset_title
+from adnlib.report import SELECTION_NAMES, SELECTION_TITLES, alert, circumstances, dataset_title
 from adnlib.significance import bootstrap, delong, interval, pair_wins, wilcoxon
 from adnlib.tables import Cell, Sheet
 
@@ -198,14 +198,15 @@ def study_sheets(
         if len(rows):
             yield Sheet(
                 title=f"{dataset_title(group)}: points of AUROC over DifferNet, paired",
-                caption=f"{circumstances(group)}. In brackets: 95 % bootstrap interval over seeds "
+                caption=f"{circumstances(group)}. Selected: by the lowest loss of held-out good "
+                "images. In brackets: 95 % bootstrap interval over seeds "
                 "and test images, which few seeds make too narrow. p: Wilcoxon, last epoch, over "
                 "the seeds of a category and over the categories of a mean; fewer than six pairs "
                 "cannot reach 0.05.",
                 header=[
                     "category",
                     "method",
-                    *(SELECTION_TITLES[name] for name in rows["epoch_selection"].unique()),
+                    *(SELECTION_NAMES[name] for name in rows["epoch_selection"].unique()),
                     "pairs",
                     "p",
                 ],

@@ -113,8 +113,8 @@ def test_markdown_and_figure_show_every_selection(tmp_path: Path) -> None:
     study.write_study(tmp_path)
     text = (tmp_path / "tables/statistics.md").read_text()
     assert text.count("RANDOM WEIGHTS") == 2
-    [header] = [line for line in text.splitlines() if "lowest loss" in line]
-    assert all(part in header for part in ("last epoch", "lowest loss", "on the test set"))
+    [header] = [line for line in text.splitlines() if "selected epoch" in line]
+    assert all(part in header for part in ("last epoch", "best on test"))
     assert text.count("AttentDifferNet (CBAM), untrained") == 2 + 3
     png, pdf = forest.draw_paired(tmp_path)
     assert png.stat().st_size > 10_000
