@@ -13,10 +13,14 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from FrEIA.framework import SequenceINN
-from FrEIA.modules import GLOWCouplingBlock, PermuteRandom
+from FrEIA.modules import GLOWCouplingBlock, InvertibleModule, PermuteRandom
 from torch import nn
 
 from adnlib.settings import check_positive
+
+_MOMENTUM = 0.1  # of the running mean and variance
+_FLOOR = 1e-3  # of a feature's variance, as a share of their mean
+_TINY = 1e-12  # so that a batch of equal features divides nothing by zero
 
 
 @dataclass(frozen=True)
@@ -31,6 +35,10 @@ class FlowSettings:
     """alpha in log-scale = alpha * 0.636 * atan(s / alpha)."""
     flow_bound: float = 1e6
     """Outputs of a block are cut to +-this."""
+    standardize: bool = False
+    """Standardise each feature before the flow, by the batch in training and by its running mean
+    and variance in scoring. The loss then no longer depends on the features' scale, so that
+    attention which learns gains nothing by shrinking them. Not DifferNet's."""
 
     def __post_init__(self) -> None:
         check_positive(self, "flow_blocks", "flow_width", "flow_clamp", "flow_bound")
@@ -64,6 +72,45 @@ class DifferNetCoupling(GLOWCouplingBlock):
         return (y.clamp(-self.bound, self.bound),), log_det
 
 
+class Standardize(InvertibleModule):
+    """Features less their mean, divided by their standard deviation, over the batch.
+
+    Out of training the running mean and variance are used. A floor under each variance, relative to
+    their mean, keeps features that hardly ever fire from ruling the rest.
+
+    Its log-determinant counts as 0 on purpose: what the flow then learns is the density of
+    standardised features, which a + b * features has whatever a and b are. So the loss cannot be
+    lowered by shrinking the features, which joint training of attention otherwise does.
+    """
+
+    mean: torch.Tensor
+    variance: torch.Tensor
+    seen: torch.Tensor
+
+    def __init__(self, dims_in: list[tuple[int]]) -> None:
+        super().__init__(dims_in)
+        (features,) = dims_in[0]
+        self.register_buffer("mean", torch.zeros(features))
+        self.register_buffer("variance", torch.ones(features))
+        self.register_buffer("seen", torch.tensor(False))
+
+    def forward(self, x, rev=False, jac=True):
+        (features,) = x
+        mean, variance = self.mean, self.variance
+        if self.training and not rev and len(features) > 1:
+            mean, variance = features.mean(0), features.var(0)
+            weight = _MOMENTUM if self.seen else 1.0
+            self.mean.lerp_(mean.detach(), weight)
+            self.variance.lerp_(variance.detach(), weight)
+            self.seen.fill_(True)
+        deviation = (variance + _FLOOR * variance.mean() + _TINY).sqrt()
+        out = features * deviation + mean if rev else (features - mean) / deviation
+        return (out,), features.new_zeros(len(features))
+
+    def output_dims(self, input_dims: list[tuple[int]]) -> list[tuple[int]]:
+        return input_dims
+
+
 def build_flow(features: int, settings: FlowSettings, seed: int) -> SequenceINN:
     """The flow for embeddings of `features` values; global random generators stay as they were.
 
@@ -71,6 +118,8 @@ def build_flow(features: int, settings: FlowSettings, seed: int) -> SequenceINN:
     `rev=True` it goes back.
     """
     flow = SequenceINN(features)
+    if settings.standardize:
+        flow.append(Standardize)
     with _own_generators(seed):
         for block in range(settings.flow_blocks):
             flow.append(PermuteRandom, seed=block)

@@ -48,11 +48,16 @@ class TrainingSettings:
     attention_training: str = "joint"
     """"joint": one Adam trains attention and flow; "frozen": attention keeps its random values.
     The paper does not say which (see REPRODUCING.md)."""
+    attention_rate: float = 1.0
+    """Attention's step size as a share of the flow's."""
+    flow_average: float = 0.0
+    """Decay a step of a moving average of the flow's weights, which scores then use; 0: none."""
 
     def __post_init__(self) -> None:
         check_positive(self, "epochs", "batch_images", "train_views", "learning_rate")
+        check_positive(self, "attention_rate")
         check_choice(self, "attention_training", TRAININGS)
-        for name in ("adam_beta1", "adam_beta2"):
+        for name in ("adam_beta1", "adam_beta2", "flow_average"):
             if not 0 <= getattr(self, name) < 1:
                 raise InputError(
                     f"{name} is {getattr(self, name)}: give a number from 0 to below 1."
@@ -116,15 +121,23 @@ def train(
     generator = torch.Generator().manual_seed(seed)
     if settings.attention_training == "joint":
         embedding.train_attention()
-    learned = [p for part in (embedding, flow) for p in part.parameters() if p.requires_grad]
+    rates = {
+        flow: settings.learning_rate,
+        embedding: settings.learning_rate * settings.attention_rate,
+    }
+    groups = [
+        {"params": learned, "lr": rate}
+        for part, rate in rates.items()
+        if (learned := [p for p in part.parameters() if p.requires_grad])
+    ]
     optimizer = torch.optim.Adam(
-        learned,
-        lr=settings.learning_rate,
+        groups,
         betas=(settings.adam_beta1, settings.adam_beta2),
         eps=settings.adam_eps,
         weight_decay=settings.weight_decay,
         fused=True,
     )
+    average = _Average(flow, settings.flow_average)
     for epoch in range(1, settings.epochs + 1):
         embedding.train()
         flow.train()
@@ -141,6 +154,7 @@ def train(
                 optimizer.zero_grad()
                 loss.backward()
                 optimizer.step()
+                average.update()
                 losses.append(loss.detach() * len(chosen))
                 embeddings.append(embedded.detach())
         train_loss = (torch.stack(losses).sum() / len(images)).item()
@@ -150,4 +164,44 @@ def train(
             )
         variance = torch.cat(embeddings).var(0).mean().item()
         seconds = time.perf_counter() - began
-        yield Epoch(epoch, train_loss, variance, *gates.mean_and_std(), seconds)
+        with average:
+            yield Epoch(epoch, train_loss, variance, *gates.mean_and_std(), seconds)
+    average.keep()
+
+
+class _Average:
+    """A moving average of a module's weights, in their place while it is entered.
+
+    Polyak averaging evens out the swing between steps. A decay of 0 leaves the weights alone.
+    """
+
+    def __init__(self, module: nn.Module, decay: float) -> None:
+        # FrEIA holds its fixed permutations as parameters too.
+        self._weights = [p for p in module.parameters() if p.requires_grad] if decay else []
+        self._average = [weight.detach().clone() for weight in self._weights]
+        self._decay = decay
+        self._steps = 0
+
+    def update(self) -> None:
+        self._steps += 1
+        # At first less than the decay, so that the initial weights are soon forgotten.
+        decay = min(self._decay, self._steps / (self._steps + 10))
+        for average, weight in zip(self._average, self._weights, strict=True):
+            average.lerp_(weight.detach(), 1 - decay)
+
+    def __enter__(self) -> None:
+        self._swap()
+
+    def __exit__(self, *_: object) -> None:
+        self._swap()
+
+    def keep(self) -> None:
+        """Leave the average in the module's weights."""
+        self._swap()
+
+    def _swap(self) -> None:
+        with torch.no_grad():
+            for average, weight in zip(self._average, self._weights, strict=True):
+                kept = weight.clone()
+                weight.copy_(average)
+                average.copy_(kept)

@@ -45,6 +45,7 @@ flow_blocks = 8
 flow_width = 2048
 flow_clamp = 3.0
 flow_bound = 1e6
+standardize = False  # features, before the flow
 # training
 seed = 0
 epochs = 192
@@ -57,6 +58,8 @@ adam_beta2 = 0.8
 adam_eps = 1e-4
 weight_decay = 1e-5
 attention_training = "joint"  # or "frozen"
+attention_rate = 1.0  # times learning_rate
+flow_average = 0.0  # decay of a moving average of the weights
 # testing
 evaluate_every = 8  # epochs
 holdout = 0.1  # share of the good training images

@@ -1,5 +1,7 @@
 """The flow against mathematics, and against a plain-NumPy writing of DifferNet's formulas."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -120,3 +122,38 @@ def test_the_papers_flow_has_172_million_parameters():
 def test_bad_settings_are_named(name):
     with pytest.raises(InputError, match=name):
         FlowSettings(**{name: 0})
+
+
+@pytest.fixture
+def standardizing():
+    flow = build_flow(FEATURES, dataclasses.replace(TINY, standardize=True), seed=3)
+    return flow.double()
+
+
+def test_standardised_features_may_have_any_scale(standardizing):
+    x = torch.randn(9, FEATURES, dtype=torch.double, generator=torch.Generator().manual_seed(0))
+    latent, log_det = standardizing(x)
+    scaled = standardizing(1e-3 * x - 7)
+    for found, expected in zip(scaled, (latent, log_det), strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_scoring_standardises_by_what_training_saw(standardizing):
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(200):
+        standardizing(5 + 2 * torch.randn(64, FEATURES, dtype=torch.double, generator=generator))
+    layer = standardizing[0]
+    torch.testing.assert_close(layer.mean, torch.full_like(layer.mean, 5), atol=0.3, rtol=0)
+    torch.testing.assert_close(layer.variance, torch.full_like(layer.mean, 4), atol=0.8, rtol=0)
+    standardizing.eval()
+    x = torch.randn(3, FEATURES, dtype=torch.double, generator=generator)
+    latent, _ = standardizing(x)
+    one, _ = standardizing(x[:1])  # alone it comes out the same
+    torch.testing.assert_close(one, latent[:1])
+    back, _ = standardizing(latent, rev=True)
+    torch.testing.assert_close(back, x)
+
+
+def test_equal_features_are_standardised_to_zero_and_not_to_nothing(standardizing):
+    latent, _ = standardizing(torch.ones(4, FEATURES, dtype=torch.double))
+    assert torch.isfinite(latent).all()

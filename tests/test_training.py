@@ -1,3 +1,4 @@
+import dataclasses
 import math
 
 import pytest
@@ -73,6 +74,51 @@ def test_attention_learns_only_jointly(images, training, moves):
     assert bool(changed) == moves
     assert all(".attention." in name for name in changed)
     assert 0 < epochs[-1].gate_mean < 1
+
+
+@pytest.mark.parametrize("standardize", [False, True])
+def test_attention_gains_by_shrinking_features_unless_they_are_standardised(images, standardize):
+    settings = EmbeddingSettings("se", weights="random", image_size=64, scales=1)
+    embedding = MultiScaleEmbedding(settings, seed=0)
+    with torch.no_grad():  # random convolutions shrink the features to nothing by themselves
+        for name, weight in embedding.network.named_parameters():
+            if name.endswith("weight") and ".attention." not in name:
+                weight.mul_(4)
+    flow = build_flow(embedding.features, FlowSettings(2, 16, standardize=standardize), seed=0)
+    training = TrainingSettings(epochs=60, batch_images=7, learning_rate=5e-3)
+    variances = [e.feature_variance for e in train(embedding, flow, images, training, seed=0)]
+    share = variances[-1] / variances[0]
+    assert share > 0.8 if standardize else share < 0.2
+
+
+def test_attention_may_learn_more_slowly_than_the_flow(images):
+    steps = {}
+    for rate in (1.0, 0.5):
+        embedding, flow = parts("se")
+        before = {name: p.clone() for name, p in embedding.named_parameters()}
+        settings = TrainingSettings(epochs=1, batch_images=7, attention_rate=rate)
+        list(train(embedding, flow, images, settings, seed=0))
+        steps[rate] = {name: p - before[name] for name, p in embedding.named_parameters()}
+    for name, step in steps[1.0].items():
+        torch.testing.assert_close(steps[0.5][name], step / 2, rtol=1e-3, atol=1e-7)
+
+
+def test_averaged_weights_are_seen_between_epochs_and_kept(images):
+    def weights(flow):
+        return torch.cat([p.detach().flatten() for p in flow.parameters() if p.requires_grad])
+
+    embedding, flow = parts()
+    plain = [weights(flow)]
+    settings = TrainingSettings(epochs=3, batch_images=7)
+    plain += [weights(flow) for _ in train(embedding, flow, images, settings, seed=0)]
+    embedding, flow = parts()
+    settings = dataclasses.replace(settings, flow_average=0.9)
+    seen = [weights(flow) for _ in train(embedding, flow, images, settings, seed=0)]
+    expected = plain[0]
+    for step, (averaged, learned) in enumerate(zip(seen, plain[1:], strict=True), start=1):
+        expected = expected.lerp(learned, 1 - step / (step + 10))
+        torch.testing.assert_close(averaged, expected)
+    torch.testing.assert_close(weights(flow), seen[-1])
 
 
 def test_loss_falls(images):
