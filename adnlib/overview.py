@@ -44,7 +44,7 @@ def closing_text(results: str | Path) -> str:
         sheet for (_, selection), sheet in auroc_sheets(found, table).items() if selection == "last"
     ]
     text = [tables.plain(sheet) for sheet in [*sheets, summary_sheet(found, table)]]
-    where = [f"  {_shown(root / 'runs')}: {len(found)} finished runs"]
+    where = [f"  {_shown(root / 'runs')}: {len(found)} finished"]
     if (root / "report.html").is_file():
         where.append(f"  {_shown(root / 'report.html')}: all of it on one page")
     for folder in ("tables", "figures", "notebooks"):

@@ -191,5 +191,5 @@ def test_summary_shows_numbers_and_where_everything_lies(
     report.write_tables(results.absolute())
     text = overview.closing_text(results.absolute())
     assert re.search(r"^bottle +90.50 +95.25 < +99.00$", text, re.MULTILINE)
-    assert "\n  results/demo/runs: 2 finished runs\n" in text
+    assert "\n  results/demo/runs: 2 finished\n" in text
     assert "\n  results/demo/tables: auroc.csv, auroc.md, auroc.tex\n" in text
