@@ -13,10 +13,10 @@ import os
 import shlex
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import papermill
 from jupyter_client import AsyncKernelManager
@@ -77,10 +77,12 @@ def run_notebook(plan: dict[str, Any], name: str, parameters: dict[str, Any]) ->
         execute(name, output, {"results": str(results), **parameters}, log, _environment(plan))
     except NotebookError as failure:
         _write_json(failed, {"reason": str(failure)})
-        print(f"FAILED notebook {title}: {failure}; log: {log}", flush=True)
-        return False
-    print(f"done: notebook {title}", flush=True)
-    return True
+        line = f"FAILED notebook {title}: {failure}; log: {log}"
+    else:
+        line = f"done: notebook {title}"
+    with _progress(results) as file:
+        _say(file, title, line)
+    return not failed.is_file()
 
 
 def execute(
@@ -160,14 +162,19 @@ def _logging_to(path: Path) -> Iterator[logging.Logger]:
 
 def _environment(plan: dict[str, Any]) -> dict[str, str]:
     # A kernel of the same name in the user's home must not come before this environment's.
-    # Snakemake allows each of its jobs one thread, by these variables too.
-    threads = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(plan["threads"]))
-    return {**threads, "JUPYTER_PREFER_ENV_PATH": "1"}
+    environment = {"JUPYTER_PREFER_ENV_PATH": "1"}
+    # Snakemake sets these to its rule's threads: one, or on a cluster what the profile says.
+    if plan["threads"]:
+        environment |= dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(plan["threads"]))
+    return environment
 
 
 @contextmanager
 def _gpu(plan: dict[str, Any]) -> Iterator[dict[str, str]]:
-    """Hold one of the plan's slots, its jobs dealt over its GPUs; nothing without GPUs."""
+    """Hold one of the plan's slots, its jobs dealt over its GPUs; nothing without GPUs.
+
+    Snakemake counts GPUs, but does not say which of them is free.
+    """
     environment = _environment(plan)
     if not plan["gpus"]:
         yield environment
@@ -197,12 +204,8 @@ def _tell(plan: dict[str, Any], key: str, seconds: float, reason: str) -> None:
     """Print a cell's line: how many are done, what came out, and about how long the rest takes."""
     results = Path(plan["results"])
     cell = plan["cells"][key]
-    with (results / "progress.txt").open("a+", encoding="utf-8") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)  # cells that end together count one after the other
-        file.write(f"{key}\n")
-        file.flush()
-        file.seek(0)
-        ended = set(file.read().split("\n")) & set(plan["todo"])
+    with _progress(results) as file:
+        ended = ({key} | {line.partition("\t")[0] for line in file}) & set(plan["todo"])
         total = len(plan["cells"])
         count = total - len(plan["todo"]) + len(ended)
         line = f"[{count:{len(str(total))}}/{total}] "
@@ -215,11 +218,32 @@ def _tell(plan: dict[str, Any], key: str, seconds: float, reason: str) -> None:
             line += f"{cell['title']}  AUROC {100 * metrics['auroc_last']:.1f}  {duration(seconds)}"
             left = _seconds_left(plan, ended)
             line += f"  about {duration(left)} left" if left else ""
-        print(line, flush=True)
+        _say(file, key, line)
+
+
+@contextmanager
+def _progress(results: Path) -> Iterator[TextIO]:
+    """`progress.txt`, for one process at a time: those that end together count one by one."""
+    with (results / "progress.txt").open("a+", encoding="utf-8") as file:
+        with suppress(OSError):  # a node's file system may have no locks; then a count may be wrong
+            fcntl.flock(file, fcntl.LOCK_EX)
+        file.seek(0)
+        yield file
+
+
+def _say(progress: TextIO, name: str, line: str) -> None:
+    """Print a line, and write it down for a scheduler on another node."""
+    progress.write(f"{name}\t{line}\n")
+    print(line, flush=True)
 
 
 def _seconds_left(plan: dict[str, Any], ended: set[str]) -> float:
-    """From the time since the start, with runs weighed by their images and those under way half."""
+    """From the time since the start, with runs weighed by their images and those under way half.
+
+    0 on a cluster, whose queue nobody knows.
+    """
+    if plan["cluster"]:
+        return 0.0
     images = {key: plan["cells"][key]["images"] for key in plan["todo"]}
     done = sum(images[key] for key in ended)
     rest = sum(images.values()) - done

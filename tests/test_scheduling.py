@@ -1,0 +1,79 @@
+"""What Snakemake is asked for, and what is told of the runs; nothing is run."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from adnlib import cluster, scheduling
+
+KEY = "runs/my_set/cup/se/seed0"
+
+
+@pytest.fixture
+def record(tmp_path):
+    cell = {"title": "my_set/cup se seed 0", "select": ["--seeds", "0"]}
+    (tmp_path / "progress.txt").touch()
+    (tmp_path / KEY).mkdir(parents=True)
+    return {
+        "results": str(tmp_path),
+        "jobs": 3,
+        "cluster": None,
+        "command": ["./run_all.sh"],
+        "cells": {KEY: cell},
+    }
+
+
+def values(command, option):
+    place = command.index(option)
+    return command[place + 1]
+
+
+def test_here_as_many_runs_go_at_a_time_as_there_are_jobs(record):
+    command = scheduling._command(record)
+    assert values(command, "--cores") == "3"
+    assert values(command, "--resources") == "gpu=3"
+    assert "--workflow-profile" not in command
+
+
+def test_on_a_cluster_the_profile_says_how_many(record, monkeypatch):
+    monkeypatch.setattr(cluster.subprocess, "run", lambda *_, **__: _Done())
+    command = scheduling._command({**record, "cluster": "/a/profile", "jobs": None})
+    assert values(command, "--workflow-profile") == "/a/profile"
+    assert not {"--cores", "--resources", "--jobs"} & set(command)
+
+
+class _Done:
+    returncode = 0
+
+
+def test_what_the_nodes_wrote_is_printed_once_and_by_whole_lines(tmp_path, capsys):
+    progress = tmp_path / "progress.txt"
+    progress.write_text(f"{KEY}\t[1/2] first\nb\t[2/2] sec")
+    assert scheduling._follow(progress, 0) == 1
+    assert capsys.readouterr().out == "[1/2] first\n"
+    progress.write_text(f"{KEY}\t[1/2] first\nb\t[2/2] second\n")
+    assert scheduling._follow(progress, 1) == 2
+    assert capsys.readouterr().out == "[2/2] second\n"
+
+
+@pytest.mark.parametrize(
+    ("profile", "message", "log"),
+    [
+        (None, "it was killed, most often for lack of memory", f"{KEY}/log.txt"),
+        ("/a/profile", "its job was refused or killed", "workflow.log"),
+    ],
+)
+def test_a_run_that_says_nothing_was_killed(record, tmp_path, profile, message, log):
+    (line,) = scheduling._failures({**record, "cluster": profile}, [KEY], all_tried=True)
+    assert f"my_set/cup se seed 0: {message}" in line
+    assert f"log: {tmp_path / log}\n" in line
+    (tmp_path / KEY / "failed.json").write_text(json.dumps({"reason": "no images"}))
+    (line,) = scheduling._failures({**record, "cluster": profile}, [KEY], all_tried=True)
+    assert "my_set/cup se seed 0: no images\n" in line
+
+
+def test_what_was_not_tried_is_no_failure(record, tmp_path):
+    assert scheduling._failures(record, [KEY], all_tried=False) == []
+    Path(tmp_path, "progress.txt").write_text(f"{KEY}\tFAILED\n")
+    assert len(scheduling._failures(record, [KEY], all_tried=False)) == 1
