@@ -130,7 +130,7 @@ def _snakemake(record: dict[str, Any], options: list[str]) -> int:
         process = subprocess.Popen(
             [*_command(record), *options],
             stderr=log,
-            env={**os.environ, "PYTHONSAFEPATH": "1"},  # -P for the Snakemake that a node starts
+            cwd=results,  # jobs of a cluster start there, where the user's folder may be unknown
             start_new_session=True,
             preexec_fn=partial(end_with, os.getpid()),
         )

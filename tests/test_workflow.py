@@ -272,7 +272,7 @@ def test_slurm_runs_what_can_be_run_and_lists_the_rest(
     assert calls(fresh) == ["none 0 2", "se 0 2", "se 0 2"]  # each failure is tried once more
     last = output[output.index("Not done (1)") :]
     assert "my_set/cup se seed 0: ValueError: made to fail\n" in last
-    assert f"--cluster {fresh / 'my_cluster'} --dataset my_set" in last
+    assert "/check out/my_cluster' --dataset my_set --category cup --attention se" in last
     assert len(table(fresh)) == 1
 
     (fresh / "fail").unlink()
