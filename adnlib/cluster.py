@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -22,6 +23,7 @@ from adnlib.runs import project_path
 
 PROFILES = Path("workflow/profiles")
 PLUGIN = "snakemake_executor_plugin_slurm"
+LINES = re.DOTALL | re.MULTILINE
 CANCEL_SECONDS = 60
 """How long cancelled jobs may take to end; SLURM kills them after 30 seconds by default."""
 
@@ -81,15 +83,23 @@ def options(profile: Path, results: Path, jobs: int | None) -> list[str]:
     return words
 
 
-def cancel_jobs(results: Path) -> None:
+def refusal(log: Path) -> str:
+    """Why SLURM refused a job, as Snakemake's log tells it last; empty if it took them all."""
+    told = re.findall(r"sbatch failed\. The error message was '(.*?)'\.$", log.read_text(), LINES)
+    return told[-1].splitlines()[-1].removeprefix("sbatch: error: ") if told else ""
+
+
+def cancel_jobs(results: Path) -> list[str]:
     """Cancel what is in the queue for these results, and wait until it is gone.
 
-    Two jobs must not write to the same run folder: those of a call that was killed may still run.
+    Returns:
+        The numbers of the jobs that are still there after a minute.
     """
     deadline = time.monotonic() + CANCEL_SECONDS
     while (jobs := _jobs(results)) and time.monotonic() < deadline:
         subprocess.run(["scancel", *jobs], capture_output=True)
         time.sleep(1)
+    return jobs
 
 
 def _jobs(results: Path) -> list[str]:

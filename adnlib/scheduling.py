@@ -38,16 +38,19 @@ def carry_out(plan: Plan, keep_going: bool = True) -> int:
     """Do what is left of the plan and print what came out; 0, or 1 if anything failed.
 
     Raises:
-        InputError: another process works on the same results, the folder cannot be written, there
-            are no ImageNet weights, or Snakemake or what a cluster needs is not installed.
+        InputError: another process or job works on the same results, the folder cannot be written,
+            there are no ImageNet weights, or Snakemake or what a cluster needs is not installed.
     """
     if not importlib.util.find_spec("snakemake"):
         raise InputError("Snakemake is not installed: install adnlib with Python 3.11 or newer.")
     if plan.cluster:
         cluster.check_tools()
     with _alone(plan.results):
-        if plan.cluster:
-            cluster.cancel_jobs(plan.results)
+        if plan.cluster and (jobs := cluster.cancel_jobs(plan.results)):
+            # Two of them must not write to the same run folder.
+            raise InputError(
+                f"jobs {', '.join(jobs)} of a call that was killed still run: wait until they end."
+            )
         try:
             record = _prepare(plan)
         except OSError as error:
@@ -211,8 +214,11 @@ def _failures(record: dict[str, Any], missing: list[str], all_tried: bool) -> li
         elif not record["cluster"]:
             reason = "it was killed, most often for lack of memory"
         else:
+            started = log.is_file()
             log = results / "workflow.log"
-            reason = "its job was refused or killed, most often for lack of memory or time"
+            reason = "its job was killed, most often for lack of memory or time"
+            if not started:
+                reason = f"its job did not start: {cluster.refusal(log) or 'see the log'}"
         again = shlex.join([*record["command"], *cell["select"]])
         lines += [f"{cell['title']}: {reason}\n    log: {log}\n    alone: {again}"]
     for failed in sorted((results / "notebooks").glob("*.failed.json")):

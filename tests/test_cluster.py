@@ -96,13 +96,20 @@ def test_without_accounting_the_queue_is_asked(queue, tmp_path):
 def test_the_jobs_of_these_results_are_cancelled_until_they_are_gone(queue, tmp_path):
     ours = prefix(tmp_path)
     queue(f"11 {ours}_a", f"12_[3-5] {ours}_b", f"13 {prefix(tmp_path / 'other')}_c", "14 my job")
-    cluster.cancel_jobs(tmp_path)
+    assert cluster.cancel_jobs(tmp_path) == []
     assert (tmp_path / "cancelled").read_text() == "11 12_[3-5]\n12_[3-5]\n"
+
+
+def test_a_job_that_does_not_end_is_named(queue, tmp_path, monkeypatch):
+    monkeypatch.setattr(cluster, "CANCEL_SECONDS", 0.2)
+    (tmp_path / "scancel").write_text("#!/bin/sh\n")
+    queue(f"11 {prefix(tmp_path)}_a")
+    assert cluster.cancel_jobs(tmp_path) == ["11"]
 
 
 def test_an_empty_queue_is_left_alone(queue, tmp_path):
     queue()
-    cluster.cancel_jobs(tmp_path)
+    assert cluster.cancel_jobs(tmp_path) == []
     assert not (tmp_path / "cancelled").exists()
 
 
@@ -113,6 +120,8 @@ def test_the_profile_names_the_rules_that_there_are():
     assert set(content["set-threads"]) <= rules
     assert all(named["runtime"] > 0 for named in content["set-resources"].values())
     assert not any("gpu" in named for named in content["set-resources"].values())
+    # With a GPU the plugin makes of it what SLURM refuses for want of a node.
+    assert "tasks" not in content["default-resources"]
 
 
 @pytest.mark.slow

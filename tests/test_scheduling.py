@@ -61,16 +61,34 @@ def test_what_the_nodes_wrote_is_printed_once_and_by_whole_lines(tmp_path, capsy
     ("profile", "message", "log"),
     [
         (None, "it was killed, most often for lack of memory", f"{KEY}/log.txt"),
-        ("/a/profile", "its job was refused or killed", "workflow.log"),
+        ("/a/profile", "its job was killed, most often for lack of memory or time", "workflow.log"),
     ],
 )
 def test_a_run_that_says_nothing_was_killed(record, tmp_path, profile, message, log):
+    (tmp_path / KEY / "log.txt").touch()
     (line,) = scheduling._failures({**record, "cluster": profile}, [KEY], all_tried=True)
     assert f"my_set/cup se seed 0: {message}" in line
     assert f"log: {tmp_path / log}\n" in line
     (tmp_path / KEY / "failed.json").write_text(json.dumps({"reason": "no images"}))
     (line,) = scheduling._failures({**record, "cluster": profile}, [KEY], all_tried=True)
     assert "my_set/cup se seed 0: no images\n" in line
+
+
+REFUSED = """
+    message: SLURM sbatch failed. The error message was 'sbatch: error: first
+sbatch: error: invalid partition specified: gpu'.
+    sbatch call:
+"""
+
+
+@pytest.mark.parametrize(
+    ("log", "message"),
+    [(REFUSED, "invalid partition specified: gpu\n"), ("message: node failure", "see the log\n")],
+)
+def test_a_job_that_did_not_start_says_why(record, tmp_path, log, message):
+    (tmp_path / "workflow.log").write_text(log)
+    (line,) = scheduling._failures({**record, "cluster": "/a/profile"}, [KEY], all_tried=True)
+    assert f"its job did not start: {message}    log: {tmp_path / 'workflow.log'}\n" in line
 
 
 def test_what_was_not_tried_is_no_failure(record, tmp_path):
