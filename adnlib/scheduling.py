@@ -88,6 +88,11 @@ def _alone(results: Path) -> Iterator[None]:
                 f"another run_all.sh works on {results}: wait for it, or give another folder with "
                 "--results."
             ) from None
+        except OSError as error:
+            raise InputError(
+                f"cannot lock {results} ({error.strerror}): give with --results a folder on a file "
+                "system that has locks (Lustre has them with its mount option flock)."
+            ) from error
         yield
 
 

@@ -1,11 +1,13 @@
 """What Snakemake is asked for, and what is told of the runs; nothing is run."""
 
+import errno
 import json
 from pathlib import Path
 
 import pytest
 
 from adnlib import cluster, scheduling
+from adnlib.errors import InputError
 
 KEY = "runs/my_set/cup/se/seed0"
 
@@ -45,6 +47,15 @@ def test_on_a_cluster_the_profile_says_how_many(record, monkeypatch):
 
 class _Done:
     returncode = 0
+
+
+def test_a_file_system_without_locks_is_said(tmp_path, monkeypatch):
+    def no_locks(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(scheduling.fcntl, "flock", no_locks)
+    with pytest.raises(InputError, match=r"cannot lock .* \(No locks available\)"):
+        scheduling._alone(tmp_path).__enter__()
 
 
 def test_what_the_nodes_wrote_is_printed_once_and_by_whole_lines(tmp_path, capsys):
