@@ -23,7 +23,6 @@ from adnlib.runs import project_path
 
 PROFILES = Path("workflow/profiles")
 PLUGIN = "snakemake_executor_plugin_slurm"
-LINES = re.DOTALL | re.MULTILINE
 CANCEL_SECONDS = 60
 """How long cancelled jobs may take to end; SLURM kills them after 30 seconds by default."""
 
@@ -85,7 +84,7 @@ def options(profile: Path, results: Path, jobs: int | None) -> list[str]:
 
 def refusal(log: Path) -> str:
     """Why SLURM refused a job, as Snakemake's log tells it last; empty if it took them all."""
-    told = re.findall(r"sbatch failed\. The error message was '(.*?)'\.$", log.read_text(), LINES)
+    told = re.findall(r"(?ms)sbatch failed\. The error message was '(.*?)'\.$", log.read_text())
     return told[-1].splitlines()[-1].removeprefix("sbatch: error: ") if told else ""
 
 

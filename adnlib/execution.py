@@ -10,18 +10,18 @@ import fcntl
 import json
 import logging
 import os
-import shlex
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import papermill
 from jupyter_client import AsyncKernelManager
 from nbclient.exceptions import DeadKernelError
 
+from adnlib import progress
 from adnlib.machine import end_with
 
 PROJECT = Path(__file__).resolve().parent.parent
@@ -60,7 +60,7 @@ def run_cell(plan: dict[str, Any], key: str) -> bool:
     except NotebookError as failure:
         reason = str(failure)
         _write_json(folder / "failed.json", {"reason": reason})
-    _tell(plan, key, time.monotonic() - started, reason)
+    progress.tell_run(plan, key, time.monotonic() - started, reason)
     return not reason
 
 
@@ -80,8 +80,7 @@ def run_notebook(plan: dict[str, Any], name: str, parameters: dict[str, Any]) ->
         line = f"FAILED notebook {title}: {failure}; log: {log}"
     else:
         line = f"done: notebook {title}"
-    with _progress(results) as file:
-        _say(file, title, line)
+    progress.tell(results, title, line)
     return not failed.is_file()
 
 
@@ -198,68 +197,6 @@ def _free_slot(folder: Path, count: int) -> Iterator[int]:
                 yield slot
                 return
         time.sleep(0.5)
-
-
-def _tell(plan: dict[str, Any], key: str, seconds: float, reason: str) -> None:
-    """Print a cell's line: how many are done, what came out, and about how long the rest takes."""
-    results = Path(plan["results"])
-    cell = plan["cells"][key]
-    with _progress(results) as file:
-        ended = ({key} | {line.partition("\t")[0] for line in file}) & set(plan["todo"])
-        total = len(plan["cells"])
-        count = total - len(plan["todo"]) + len(ended)
-        line = f"[{count:{len(str(total))}}/{total}] "
-        if reason:
-            again = shlex.join([*plan["command"], *cell["select"]])
-            log = results / key / "log.txt"
-            line += f"FAILED {cell['title']}: {reason}; log: {log}; it alone: {again}"
-        else:
-            metrics = json.loads((results / key / "metrics.json").read_text())
-            line += f"{cell['title']}  AUROC {100 * metrics['auroc_last']:.1f}  {duration(seconds)}"
-            left = _seconds_left(plan, ended)
-            line += f"  about {duration(left)} left" if left else ""
-        _say(file, key, line)
-
-
-@contextmanager
-def _progress(results: Path) -> Iterator[TextIO]:
-    """`progress.txt`, for one process at a time: those that end together count one by one."""
-    with (results / "progress.txt").open("a+", encoding="utf-8") as file:
-        with suppress(OSError):  # a node's file system may have no locks; then a count may be wrong
-            fcntl.flock(file, fcntl.LOCK_EX)
-        file.seek(0)
-        yield file
-
-
-def _say(progress: TextIO, name: str, line: str) -> None:
-    """Print a line, and write it down for a scheduler on another node."""
-    progress.write(f"{name}\t{line}\n")
-    print(line, flush=True)
-
-
-def _seconds_left(plan: dict[str, Any], ended: set[str]) -> float:
-    """From the time since the start, with runs weighed by their images and those under way half.
-
-    0 on a cluster, whose queue nobody knows.
-    """
-    if plan["cluster"]:
-        return 0.0
-    images = {key: plan["cells"][key]["images"] for key in plan["todo"]}
-    done = sum(images[key] for key in ended)
-    rest = sum(images.values()) - done
-    waiting = len(images) - len(ended)
-    if not waiting:
-        return 0.0
-    under_way = 0.5 * rest / waiting * min(plan["jobs"] - 1, waiting)
-    return (time.time() - plan["started"]) * (rest - under_way) / (done + under_way)
-
-
-def duration(seconds: float) -> str:
-    """A length of time for people: "28 s", "4 min", "3 h 20 min"."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
 
 
 def _write_json(path: Path, value: object) -> None:

@@ -21,7 +21,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from adnlib import cluster, report
+from adnlib import cluster, progress, report
 from adnlib.demo import make_demo
 from adnlib.errors import InputError
 from adnlib.machine import end_with
@@ -122,7 +122,7 @@ def _prepare(plan: Plan) -> dict[str, Any]:
     for key in record["todo"]:
         for name in ("failed.json", "log.txt"):
             (plan.results / key / name).unlink(missing_ok=True)
-    for name in ("progress.txt", "workflow.log"):
+    for name in (progress.FILE, "workflow.log"):
         (plan.results / name).write_text("")
     (plan.results / "plan.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     return record
@@ -131,8 +131,7 @@ def _prepare(plan: Plan) -> dict[str, Any]:
 def _snakemake(record: dict[str, Any], options: list[str]) -> int:
     """Run the workflow; its exit code. Only what the runs print comes to standard output."""
     results = Path(record["results"])
-    progress = results / "progress.txt"
-    shown = len(_lines(progress))
+    shown = len(progress.lines(results))
     with (results / "workflow.log").open("a") as log:
         # A session of its own: Ctrl-C reaches this process alone, which ends the others.
         process = subprocess.Popen(
@@ -146,7 +145,7 @@ def _snakemake(record: dict[str, Any], options: list[str]) -> int:
             if record["cluster"]:
                 while process.poll() is None:
                     time.sleep(FOLLOW_SECONDS)
-                    shown = _follow(progress, shown)
+                    shown = progress.follow(results, shown)
             return process.wait()
         finally:
             if process.poll() is None:
@@ -176,19 +175,6 @@ def _command(record: dict[str, Any]) -> list[str]:
     ]
 
 
-def _follow(progress: Path, shown: int) -> int:
-    """Print what the nodes wrote behind the lines that are shown; how many lines there are now."""
-    lines = _lines(progress)
-    for line in lines[shown:]:
-        print(line.partition("\t")[2], flush=True)
-    return len(lines)
-
-
-def _lines(progress: Path) -> list[str]:
-    """Its whole lines; the last may be half written."""
-    return progress.read_text(encoding="utf-8").split("\n")[:-1]
-
-
 def _print_results(results: Path) -> bool:
     """Print the tables and what was made; whether there are any."""
     with warnings.catch_warnings(record=True) as caught:
@@ -206,7 +192,7 @@ def _print_results(results: Path) -> bool:
 
 def _failures(record: dict[str, Any], missing: list[str], all_tried: bool) -> list[str]:
     results = Path(record["results"])
-    told = {line.partition("\t")[0] for line in _lines(results / "progress.txt")}
+    told = progress.told(results)
     lines = []
     for key in missing:
         if key not in told and not all_tried:

@@ -1,4 +1,4 @@
-"""Notebooks in kernels: what fails is one sentence; slots of GPUs; the time that is left."""
+"""Notebooks in kernels: what fails is one sentence; slots of GPUs."""
 
 import os
 import threading
@@ -7,7 +7,7 @@ import nbformat
 import pytest
 
 from adnlib import execution
-from adnlib.execution import NotebookError, duration, execute
+from adnlib.execution import NotebookError, execute
 
 
 @pytest.fixture
@@ -102,33 +102,3 @@ def test_on_the_cpu_no_gpu_is_hidden_or_shown(tmp_path):
 def test_a_job_of_a_cluster_keeps_the_threads_and_the_gpu_that_it_was_given(tmp_path):
     with execution._gpu({"results": str(tmp_path), "gpus": [], "threads": None}) as environment:
         assert not {"OMP_NUM_THREADS", "MKL_NUM_THREADS", "CUDA_VISIBLE_DEVICES"} & set(environment)
-
-
-def test_those_that_end_are_counted_once_and_written_down(tmp_path, capsys):
-    cells = {key: {"title": key, "select": []} for key in ("a", "b", "done")}
-    plan = {"results": str(tmp_path), "cells": cells, "todo": ["a", "b"], "command": []}
-    plan |= {"cluster": "/a/profile", "jobs": None}
-    for key in ("a", "a", "b"):
-        execution._tell(plan, key, 1.0, "a reason")
-    lines = capsys.readouterr().out.splitlines()
-    assert [line[:5] for line in lines] == ["[2/3]", "[2/3]", "[3/3]"]
-    told = (tmp_path / "progress.txt").read_text().splitlines()
-    assert told == [f"{key}\t{line}" for key, line in zip("aab", lines, strict=True)]
-
-
-@pytest.mark.parametrize(
-    ("seconds", "words"),
-    [(0.4, "0 s"), (28, "28 s"), (89, "89 s"), (240, "4 min"), (12000, "3 h 20 min")],
-)
-def test_durations_are_for_people(seconds, words):
-    assert duration(seconds) == words
-
-
-def test_the_time_left_follows_the_images_of_the_runs_that_wait(monkeypatch):
-    monkeypatch.setattr(execution.time, "time", lambda: 1100.0)
-    cells = {"small": {"images": 10}, "large": {"images": 90}}
-    plan = {"cells": cells, "todo": list(cells), "started": 1000.0, "jobs": 1, "cluster": None}
-    assert execution._seconds_left(plan, {"small"}) == pytest.approx(900)
-    assert execution._seconds_left(plan, {"large"}) == pytest.approx(100 / 9)
-    assert execution._seconds_left(plan, {"small", "large"}) == 0
-    assert execution._seconds_left({**plan, "cluster": "/a/profile", "jobs": None}, {"small"}) == 0

@@ -58,16 +58,6 @@ def test_a_file_system_without_locks_is_said(tmp_path, monkeypatch):
         scheduling._alone(tmp_path).__enter__()
 
 
-def test_what_the_nodes_wrote_is_printed_once_and_by_whole_lines(tmp_path, capsys):
-    progress = tmp_path / "progress.txt"
-    progress.write_text(f"{KEY}\t[1/2] first\nb\t[2/2] sec")
-    assert scheduling._follow(progress, 0) == 1
-    assert capsys.readouterr().out == "[1/2] first\n"
-    progress.write_text(f"{KEY}\t[1/2] first\nb\t[2/2] second\n")
-    assert scheduling._follow(progress, 1) == 2
-    assert capsys.readouterr().out == "[2/2] second\n"
-
-
 @pytest.mark.parametrize(
     ("profile", "message", "log"),
     [
