@@ -81,6 +81,7 @@ def _run_all(options: argparse.Namespace) -> int:
             device=options.device,
             on_bad_image=options.on_bad_image,
             jobs=options.jobs,
+            cluster=options.cluster,
         )
     )
     _print_plan(plan, whole=options.dry_run)
@@ -134,9 +135,12 @@ def _unpack_dataset(options: argparse.Namespace) -> int:
 def _print_plan(plan: Plan, whole: bool) -> None:
     states = [cell.state for cell in plan.cells]
     print(f"{plan.grid.name}: {plan.grid.title}")
-    where = f"{len(plan.gpus)} GPU" if plan.gpus else "the CPU"
     print(f"runs: {len(states)}, {states.count('done')} of them done")
-    print(f"{plan.jobs} at a time on {where}, CPU threads of each: {plan.threads}")
+    if plan.cluster:
+        print(f"each is a job with {plan.gpu} GPU, on the cluster of {plan.cluster}")
+    else:
+        where = f"{len(plan.gpus)} GPU" if plan.gpus else "the CPU"
+        print(f"{plan.jobs} at a time on {where}, CPU threads of each: {plan.threads}")
     print(f"results: {plan.results}")
     for sentence in (*plan.notes, *plan.unusable):
         print(f"note: {sentence}")
@@ -211,6 +215,13 @@ def _add_run_all(commands: Any) -> None:
         metavar="N",
         help="runs at a time (default: one a GPU; on the CPU one a core, as memory allows)",
     )
+    add(
+        "--cluster",
+        type=_cluster,
+        metavar="NAME",
+        help="slurm, or the folder of a changed copy of workflow/profiles/slurm: submit the runs "
+        "to a cluster (docs/scheduling.md)",
+    )
     add("--on-bad-image", help="stop (default) or skip where an image cannot be read")
     add("--results", type=_path, metavar="DIR", help="default: results/<profile>")
     add("--dry-run", action="store_true", help="print the plan and run nothing")
@@ -249,6 +260,10 @@ class _Parser(argparse.ArgumentParser):
 def _path(word: str) -> Path:
     # Absolute, as the workflow's processes have another working directory than the user.
     return Path(word).expanduser().resolve()
+
+
+def _cluster(word: str) -> str:
+    return str(_path(word)) if "/" in word else word
 
 
 def _words(values: Iterable[str]) -> tuple[str, ...]:

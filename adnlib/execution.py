@@ -10,7 +10,6 @@ import fcntl
 import json
 import logging
 import os
-import shlex
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,8 +21,8 @@ import papermill
 from jupyter_client import AsyncKernelManager
 from nbclient.exceptions import DeadKernelError
 
+from adnlib import progress
 from adnlib.machine import end_with
-from adnlib.tables import duration
 
 PROJECT = Path(__file__).resolve().parent.parent
 START_SECONDS = 180
@@ -61,7 +60,7 @@ def run_cell(plan: dict[str, Any], key: str) -> bool:
     except NotebookError as failure:
         reason = str(failure)
         _write_json(folder / "failed.json", {"reason": reason})
-    _tell(plan, key, time.monotonic() - started, reason)
+    progress.tell_run(plan, key, time.monotonic() - started, reason)
     return not reason
 
 
@@ -78,10 +77,11 @@ def run_notebook(plan: dict[str, Any], name: str, parameters: dict[str, Any]) ->
         execute(name, output, {"results": str(results), **parameters}, log, _environment(plan))
     except NotebookError as failure:
         _write_json(failed, {"reason": str(failure)})
-        print(f"FAILED notebook {title}: {failure}; log: {log}", flush=True)
-        return False
-    print(f"done: notebook {title}", flush=True)
-    return True
+        line = f"FAILED notebook {title}: {failure}; log: {log}"
+    else:
+        line = f"done: notebook {title}"
+    progress.tell(results, title, line)
+    return not failed.is_file()
 
 
 def run_report(plan: dict[str, Any]) -> bool:
@@ -173,14 +173,19 @@ def _logging_to(path: Path) -> Iterator[logging.Logger]:
 
 def _environment(plan: dict[str, Any]) -> dict[str, str]:
     # A kernel of the same name in the user's home must not come before this environment's.
-    # Snakemake allows each of its jobs one thread, by these variables too.
-    threads = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(plan["threads"]))
-    return {**threads, "JUPYTER_PREFER_ENV_PATH": "1"}
+    environment = {"JUPYTER_PREFER_ENV_PATH": "1"}
+    # Snakemake sets these to its rule's threads: one, or on a cluster what the profile says.
+    if plan["threads"]:
+        environment |= dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(plan["threads"]))
+    return environment
 
 
 @contextmanager
 def _gpu(plan: dict[str, Any]) -> Iterator[dict[str, str]]:
-    """Hold one of the plan's slots, its jobs dealt over its GPUs; nothing without GPUs."""
+    """Hold one of the plan's slots, its jobs dealt over its GPUs; nothing without GPUs.
+
+    Snakemake counts GPUs, but does not say which of them is free.
+    """
     environment = _environment(plan)
     if not plan["gpus"]:
         yield environment
@@ -204,43 +209,6 @@ def _free_slot(folder: Path, count: int) -> Iterator[int]:
                 yield slot
                 return
         time.sleep(0.5)
-
-
-def _tell(plan: dict[str, Any], key: str, seconds: float, reason: str) -> None:
-    """Print a cell's line: how many are done, what came out, and about how long the rest takes."""
-    results = Path(plan["results"])
-    cell = plan["cells"][key]
-    with (results / "progress.txt").open("a+", encoding="utf-8") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)  # cells that end together count one after the other
-        file.write(f"{key}\n")
-        file.flush()
-        file.seek(0)
-        ended = set(file.read().split("\n")) & set(plan["todo"])
-        total = len(plan["cells"])
-        count = total - len(plan["todo"]) + len(ended)
-        line = f"[{count:{len(str(total))}}/{total}] "
-        if reason:
-            again = shlex.join([*plan["command"], *cell["select"]])
-            log = results / key / "log.txt"
-            line += f"FAILED {cell['title']}: {reason}; log: {log}; it alone: {again}"
-        else:
-            metrics = json.loads((results / key / "metrics.json").read_text())
-            line += f"{cell['title']}  AUROC {100 * metrics['auroc_last']:.1f}  {duration(seconds)}"
-            left = _seconds_left(plan, ended)
-            line += f"  about {duration(left)} left" if left else ""
-        print(line, flush=True)
-
-
-def _seconds_left(plan: dict[str, Any], ended: set[str]) -> float:
-    """From the time since the start, with runs weighed by their images and those under way half."""
-    images = {key: plan["cells"][key]["images"] for key in plan["todo"]}
-    done = sum(images[key] for key in ended)
-    rest = sum(images.values()) - done
-    waiting = len(images) - len(ended)
-    if not waiting:
-        return 0.0
-    under_way = 0.5 * rest / waiting * min(plan["jobs"] - 1, waiting)
-    return (time.time() - plan["started"]) * (rest - under_way) / (done + under_way)
 
 
 def _write_json(path: Path, value: object) -> None:

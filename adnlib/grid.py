@@ -55,6 +55,8 @@ class Options:
     device: str | None = None
     on_bad_image: str | None = None
     jobs: int | None = None
+    cluster: str | None = None
+    """What `cluster.find_profile` takes; None for this machine."""
 
     def command(self) -> list[str]:
         """The command that asks for this, without its choice of runs."""
@@ -66,6 +68,7 @@ class Options:
             "--results": self.results and self.results.resolve(),
             "--device": self.device,
             "--on-bad-image": self.on_bad_image,
+            "--cluster": self.cluster,
         }
         words = [word for name, value in given.items() if value for word in (name, str(value))]
         sets = [word for item in self.settings.items() for word in ("--set", "=".join(item))]

@@ -17,6 +17,7 @@ from typing import Any
 
 from adnlib import machine
 from adnlib.backbones import EMBEDDING_CHANNELS
+from adnlib.cluster import find_profile
 from adnlib.datasets import locate, read_samples
 from adnlib.errors import InputError
 from adnlib.grid import Grid, Options, make_grid
@@ -53,6 +54,11 @@ class Cell:
         """For people."""
         s = self.settings
         return f"{s.dataset}/{s.category} {s.variant} seed {s.seed}"
+
+    @property
+    def memory(self) -> int:
+        """Bytes that it is taken to need: 2 GiB, and 24 for each parameter of its flow."""
+        return _RUN_MEMORY + _PARAMETER_MEMORY * _parameters(self.settings)
 
     @property
     def select(self) -> list[str]:
@@ -92,10 +98,13 @@ class Plan:
         cells: the runs that shall be there in the end.
         notes: one sentence for each thing that is absent and left out, or odd.
         unusable: one sentence for each category that is there but cannot be used.
-        gpus: devices as `CUDA_VISIBLE_DEVICES` names them; empty on the CPU.
-        jobs: runs at a time.
-        threads: CPU threads of each run.
+        gpus: devices as `CUDA_VISIBLE_DEVICES` names them, to be dealt to the runs; empty on the
+            CPU, and on a cluster, where each job sees what it was given.
+        gpu: GPUs that each run asks its scheduler for, 0 or 1.
+        jobs: runs at a time; None where a cluster's profile says.
+        threads: CPU threads of each run; None where a cluster's profile says.
         command: what asks for this, without the choice of runs.
+        cluster: folder of the Snakemake profile of the cluster that does the work, if one does.
     """
 
     grid: Grid
@@ -104,9 +113,11 @@ class Plan:
     notes: tuple[str, ...]
     unusable: tuple[str, ...]
     gpus: tuple[str, ...]
-    jobs: int
-    threads: int
+    gpu: int
+    jobs: int | None
+    threads: int | None
     command: tuple[str, ...]
+    cluster: Path | None
 
     def record(self) -> dict[str, Any]:
         """The plan as JSON holds it. By now the demo images must lie there too."""
@@ -116,9 +127,11 @@ class Plan:
             "title": self.grid.title,
             "results": str(self.results),
             "gpus": list(self.gpus),
+            "gpu": self.gpu,
             "jobs": self.jobs,
             "threads": self.threads,
             "command": list(self.command),
+            "cluster": self.cluster and str(self.cluster),
             "started": time.time(),
             "todo": [key for key, state in states.items() if state != "done"],
             "stale": [key for key, state in states.items() if state == "stale"],
@@ -127,6 +140,7 @@ class Plan:
                     "title": cell.title,
                     "dataset": cell.settings.dataset,
                     "images": images[cell.place],
+                    "mem_mb": cell.memory // 2**20,
                     "select": cell.select,
                     "settings": dataclasses.asdict(cell.settings),
                 }
@@ -142,7 +156,8 @@ def make_plan(options: Options) -> Plan:
         InputError: a name, a setting or a folder cannot be used, or no run is left.
     """
     grid = make_grid(options)
-    device, gpus = _device(grid.settings.get("device", "auto"))
+    cluster = find_profile(options.cluster) if options.cluster else None
+    device, gpus = _device(grid.settings.get("device", "auto"), cluster is not None)
     results = (options.results or project_path("results") / grid.name).absolute()
     shared = {"results": str(results), "device": device}
     places, notes, unusable = find_places(grid, options)
@@ -154,7 +169,10 @@ def make_plan(options: Options) -> Plan:
         for cell in [Cell(Settings(**{**variant, **shared, **where}))]
     }
     _check_results(results, list(cells.values()))
-    jobs = options.jobs or default_jobs(list(cells.values()), len(gpus))
+    jobs, threads = options.jobs, None
+    if not cluster:
+        jobs = jobs or default_jobs(list(cells.values()), len(gpus))
+        threads = max(1, machine.cores() // jobs)
     return Plan(
         grid=grid,
         results=results,
@@ -162,29 +180,35 @@ def make_plan(options: Options) -> Plan:
         notes=tuple(notes),
         unusable=tuple(unusable),
         gpus=tuple(gpus),
+        gpu=int(bool(gpus) or (cluster is not None and device != "cpu")),
         jobs=jobs,
-        threads=max(1, machine.cores() // jobs),
+        threads=threads,
         command=tuple(options.command()),
+        cluster=cluster,
     )
 
 
 def default_jobs(cells: list[Cell], gpus: int) -> int:
     """Runs at a time: one for each GPU; on the CPU one for each core, as far as memory reaches.
 
-    A run on the CPU is taken to need 2 GiB, and 24 bytes for each parameter of its flow: about
-    6 GiB at the paper's width.
+    At the paper's width a run is taken to need about 6 GiB.
     """
     if gpus:
         return gpus
-    memory = max(_RUN_MEMORY + _PARAMETER_MEMORY * _parameters(cell.settings) for cell in cells)
+    memory = max(cell.memory for cell in cells)
     return max(1, min(machine.cores(), machine.memory() // memory, len(cells)))
 
 
-def _device(name: str) -> tuple[str, list[str]]:
+def _device(name: str, on_cluster: bool) -> tuple[str, list[str]]:
     """The device of each run and the GPUs that there are for runs.
 
-    A run sees the one GPU that it is given as its first, whatever number that has here.
+    A run sees the one GPU that it is given as its first, whatever number that has here. On a
+    cluster the device is what was asked for: the GPUs of the login node say nothing of the others.
     """
+    if on_cluster:
+        if name not in ("auto", "cpu", "cuda"):
+            raise InputError(f"device is {name!r}: on a cluster choose auto, cpu or cuda.")
+        return name, []
     device = find_device(name)
     if device.type != "cuda":
         return device.type, []

@@ -10,8 +10,10 @@ import importlib.util
 import json
 import os
 import shlex
+import signal
 import subprocess
 import sys
+import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,7 +21,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from adnlib import overview
+from adnlib import cluster, overview, progress
 from adnlib.demo import make_demo
 from adnlib.errors import InputError
 from adnlib.machine import end_with
@@ -29,18 +31,26 @@ from adnlib.runs import DONE, project_path
 from adnlib.weights import load_alexnet
 
 SNAKEFILE = Path("workflow/Snakefile")
+FOLLOW_SECONDS = 2
 
 
 def carry_out(plan: Plan, keep_going: bool = True) -> int:
     """Do what is left of the plan and print what came out; 0, or 1 if anything failed.
 
     Raises:
-        InputError: another process works on the same results, the folder cannot be written, there
-            are no ImageNet weights, or Snakemake is not installed.
+        InputError: another process or job works on the same results, the folder cannot be written,
+            there are no ImageNet weights, or Snakemake or what a cluster needs is not installed.
     """
     if not importlib.util.find_spec("snakemake"):
         raise InputError("Snakemake is not installed: install adnlib with Python 3.11 or newer.")
+    if plan.cluster:
+        cluster.check_tools()
     with _alone(plan.results):
+        if plan.cluster and (jobs := cluster.cancel_jobs(plan.results)):
+            # Two of them must not write to the same run folder.
+            raise InputError(
+                f"jobs {', '.join(jobs)} of a call that was killed still run: wait until they end."
+            )
         try:
             record = _prepare(plan)
         except OSError as error:
@@ -78,6 +88,11 @@ def _alone(results: Path) -> Iterator[None]:
                 f"another run_all.sh works on {results}: wait for it, or give another folder with "
                 "--results."
             ) from None
+        except OSError as error:
+            raise InputError(
+                f"cannot lock {results} ({error.strerror}): give with --results a folder on a file "
+                "system that has locks (Lustre has them with its mount option flock)."
+            ) from error
         yield
 
 
@@ -104,7 +119,10 @@ def _prepare(plan: Plan) -> dict[str, Any]:
     record = plan.record()
     for told in (plan.results / "notebooks").glob("*.failed.json"):
         told.unlink()
-    for name in ("progress.txt", "workflow.log"):
+    for key in record["todo"]:
+        for name in ("failed.json", "log.txt"):
+            (plan.results / key / name).unlink(missing_ok=True)
+    for name in (progress.FILE, "workflow.log"):
         (plan.results / name).write_text("")
     (plan.results / "plan.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     return record
@@ -113,29 +131,48 @@ def _prepare(plan: Plan) -> dict[str, Any]:
 def _snakemake(record: dict[str, Any], options: list[str]) -> int:
     """Run the workflow; its exit code. Only what the runs print comes to standard output."""
     results = Path(record["results"])
-    command = [
+    shown = len(progress.lines(results))
+    with (results / "workflow.log").open("a") as log:
+        # A session of its own: Ctrl-C reaches this process alone, which ends the others.
+        process = subprocess.Popen(
+            [*_command(record), *options],
+            stderr=log,
+            cwd=results,  # jobs of a cluster start there, where the user's folder may be unknown
+            start_new_session=True,
+            preexec_fn=partial(end_with, os.getpid()),
+        )
+        try:
+            if record["cluster"]:
+                while process.poll() is None:
+                    time.sleep(FOLLOW_SECONDS)
+                    shown = progress.follow(results, shown)
+            return process.wait()
+        finally:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)  # and an sbatch that is on its way
+                process.wait()
+            if record["cluster"]:
+                cluster.cancel_jobs(results)
+
+
+def _command(record: dict[str, Any]) -> list[str]:
+    results = Path(record["results"])
+    jobs = record["jobs"]
+    where = ["--cores", str(jobs), "--resources", f"gpu={jobs}"]
+    if record["cluster"]:
+        where = cluster.options(Path(record["cluster"]), results, jobs)
+    return [
         *(sys.executable, "-P", "-m", "snakemake"),
         *("--snakefile", str(project_path(SNAKEFILE))),
         *("--directory", str(results)),
         *("--configfile", str(results / "plan.json")),
-        *("--cores", str(record["jobs"])),
+        *where,
         *("--rerun-triggers", "mtime"),
         *("--scheduler", "greedy"),
         *("--runtime-source-cache-path", str(results / ".snakemake" / "source-cache")),
         # A lock that a killed Snakemake left behind would stop the next; _alone does this better.
         *("--nolock", "--rerun-incomplete"),
-        *options,
     ]
-    with (results / "workflow.log").open("a") as log:
-        # A session of its own: Ctrl-C reaches this process alone, which ends the others.
-        process = subprocess.Popen(
-            command, stderr=log, start_new_session=True, preexec_fn=partial(end_with, os.getpid())
-        )
-        try:
-            return process.wait()
-        finally:
-            process.kill()
-            process.wait()
 
 
 def _print_results(results: Path) -> bool:
@@ -155,20 +192,26 @@ def _print_results(results: Path) -> bool:
 
 def _failures(record: dict[str, Any], missing: list[str], all_tried: bool) -> list[str]:
     results = Path(record["results"])
-    told = (results / "progress.txt").read_text().split("\n")
+    told = progress.told(results)
     lines = []
     for key in missing:
         if key not in told and not all_tried:
             continue
         cell = record["cells"][key]
         failed = results / key / "failed.json"
-        reason = "it was killed, most often for lack of memory"
+        log = failed.with_name("log.txt")
         if failed.is_file():
             reason = json.loads(failed.read_text(encoding="utf-8"))["reason"]
+        elif not record["cluster"]:
+            reason = "it was killed, most often for lack of memory"
+        else:
+            started = log.is_file()
+            log = results / "workflow.log"
+            reason = "its job was killed, most often for lack of memory or time"
+            if not started:
+                reason = f"its job did not start: {cluster.refusal(log) or 'see the log'}"
         again = shlex.join([*record["command"], *cell["select"]])
-        lines += [
-            f"{cell['title']}: {reason}\n    log: {failed.with_name('log.txt')}\n    alone: {again}"
-        ]
+        lines += [f"{cell['title']}: {reason}\n    log: {log}\n    alone: {again}"]
     for failed in sorted((results / "notebooks").glob("*.failed.json")):
         reason = json.loads(failed.read_text(encoding="utf-8"))["reason"]
         name = failed.name.removesuffix(".failed.json")

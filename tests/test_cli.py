@@ -37,6 +37,8 @@ def run_all(tmp_path, monkeypatch, capsys):
         (["--set", "epochs"], "'epochs' is no assignment"),
         (["--set", "image_size=128"], "image_size is 128"),
         (["--device", "tpu0"], "device is 'tpu0'"),
+        (["--cluster", "slum"], "workflow/profiles/slum/config.yaml (No such file or directory)"),
+        (["--cluster", "./slum"], "/slum/config.yaml (No such file or directory)"),
         (["--jobs", "0"], "'0' is no whole number above 0"),
         (["--on-bad-image", "keep"], "on_bad_image is 'keep'"),
         (["--profile", "paper"], "needs --data-root DIR"),
@@ -78,8 +80,15 @@ def test_options_reach_the_plan(run_all, monkeypatch, tmp_path):
     (cell,) = made.cells
     assert cell.title == "demo_parts/bracket cbam seed 4"
     assert (cell.settings.epochs, cell.settings.test_views) == (7, 5)
-    assert (made.jobs, keep_going) == (2, False)
+    assert (made.jobs, made.cluster, keep_going) == (2, None, False)
     assert made.results == tmp_path / "results"
+
+
+def test_a_dry_run_for_a_cluster_says_where_it_would_run(run_all):
+    code, out, _ = run_all("--dry-run", "--cluster", "slurm")
+    assert code == 0
+    assert f"each is a job with 0 GPU, on the cluster of {project_path('workflow/profiles')}" in out
+    assert out.count("to do") == 18
 
 
 def test_an_interruption_is_one_sentence(run_all, monkeypatch):

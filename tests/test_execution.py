@@ -1,4 +1,4 @@
-"""Notebooks in kernels: what fails is one sentence; slots of GPUs; the time that is left."""
+"""Notebooks in kernels: what fails is one sentence; slots of GPUs."""
 
 import os
 import threading
@@ -7,7 +7,7 @@ import nbformat
 import pytest
 
 from adnlib import execution
-from adnlib.execution import NotebookError, duration, execute
+from adnlib.execution import NotebookError, execute
 
 
 @pytest.fixture
@@ -99,18 +99,6 @@ def test_on_the_cpu_no_gpu_is_hidden_or_shown(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize(
-    ("seconds", "words"),
-    [(0.4, "0 s"), (28, "28 s"), (89, "89 s"), (240, "4 min"), (12000, "3 h 20 min")],
-)
-def test_durations_are_for_people(seconds, words):
-    assert duration(seconds) == words
-
-
-def test_the_time_left_follows_the_images_of_the_runs_that_wait(monkeypatch):
-    monkeypatch.setattr(execution.time, "time", lambda: 1100.0)
-    cells = {"small": {"images": 10}, "large": {"images": 90}}
-    plan = {"cells": cells, "todo": list(cells), "started": 1000.0, "jobs": 1}
-    assert execution._seconds_left(plan, {"small"}) == pytest.approx(900)
-    assert execution._seconds_left(plan, {"large"}) == pytest.approx(100 / 9)
-    assert execution._seconds_left(plan, {"small", "large"}) == 0
+def test_a_job_of_a_cluster_keeps_the_threads_and_the_gpu_that_it_was_given(tmp_path):
+    with execution._gpu({"results": str(tmp_path), "gpus": [], "threads": None}) as environment:
+        assert not {"OMP_NUM_THREADS", "MKL_NUM_THREADS", "CUDA_VISIBLE_DEVICES"} & set(environment)

@@ -160,8 +160,9 @@ def test_the_command_of_options_gives_them_again(tmp_path):
         *("./run_all.sh", "--profile", profile),
         *("--data-root", str(tmp_path), "--device", "cpu", "--set", "epochs=3"),
     ]
+    assert Options(cluster="slurm").command()[-2:] == ["--cluster", "slurm"]
     fields = {field.name for field in dataclasses.fields(Options)}
     chosen = {"datasets", "categories", "attention", "seeds"}
     assert fields - chosen - {"jobs"} == {
-        *("profile", "data_root", "results", "settings", "device", "on_bad_image")
+        *("profile", "data_root", "results", "settings", "device", "on_bad_image", "cluster")
     }, "a new option belongs into command(), or among those that choose runs"

@@ -85,6 +85,8 @@ def test_options_choose_runs(options):
         ({"data_root": None}, "needs --data-root DIR"),
         ({"data_root": Path("no such folder")}, "no such folder"),
         ({"device": "tpu0"}, "device is 'tpu0'"),
+        ({"device": "cuda:1", "cluster": "slurm"}, "on a cluster choose auto, cpu or cuda"),
+        ({"cluster": "slum"}, "cannot read the Snakemake profile .*/slum/config.yaml"),
     ],
 )
 def test_what_cannot_be_planned_is_said(options, changes, message):
@@ -155,6 +157,8 @@ def test_the_record_is_what_the_workflow_reads(options):
     assert record["jobs"] == 3
     cell = record["cells"][keys[1]]
     assert (cell["title"], cell["images"]) == ("my_set/cup se seed 0", 3)
+    assert 5500 < cell["mem_mb"] < 6500
+    assert (record["gpu"], record["cluster"]) == (0, None)
     assert Settings(**cell["settings"]) == made.cells[1].settings
 
 
@@ -201,7 +205,22 @@ def test_each_gpu_has_one_run_that_sees_it_as_the_first(options, monkeypatch, de
     monkeypatch.setattr(machine, "cores", lambda: 8)
     made = make_plan(dataclasses.replace(options, device=device))
     assert (made.gpus, made.jobs, made.threads) == (gpus, len(gpus), 8 // len(gpus))
+    assert made.gpu == 1
     assert {cell.settings.device for cell in made.cells} == {"cuda"}
+
+
+@pytest.mark.parametrize(("device", "gpu"), [("auto", 1), ("cuda", 1), ("cpu", 0)])
+def test_on_a_cluster_nothing_is_taken_from_this_machine(options, monkeypatch, device, gpu):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    made = make_plan(dataclasses.replace(options, device=device, cluster="slurm"))
+    assert (made.gpus, made.gpu, made.jobs, made.threads) == ((), gpu, None, None)
+    assert {cell.settings.device for cell in made.cells} == {device}
+    assert "--cluster slurm" in " ".join(made.command)
+    record = json.loads(json.dumps(made.record()))
+    assert record["cluster"] == str(project_path("workflow/profiles/slurm"))
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    assert make_plan(dataclasses.replace(options, device=device, cluster="slurm")).gpu == gpu
 
 
 def test_the_memory_rule_knows_the_size_of_the_flow():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import importlib.util
 import json
 import os
 import shutil
@@ -16,7 +17,9 @@ from pathlib import Path
 
 import nbformat
 import pytest
+import yaml
 
+from adnlib import cluster
 from adnlib.execution import PROJECT
 
 pytest.importorskip("snakemake", reason="Snakemake 9 needs Python 3.11")
@@ -251,3 +254,57 @@ def test_two_do_not_work_on_the_same_results(project: Path) -> None:
         code, output = call(project)
     assert code == 2
     assert "error: another run_all.sh works on" in output
+
+
+@pytest.fixture
+def on_slurm(fresh: Path) -> tuple[str, ...]:
+    """The options that hand it to the SLURM of this machine, if it has one."""
+    if not importlib.util.find_spec(cluster.PLUGIN):
+        pytest.skip("needs the extra slurm of adnlib")
+    if not shutil.which("sinfo") or subprocess.run(["sinfo"], capture_output=True).returncode:
+        pytest.skip("no SLURM answers here")
+    # Small enough for one node of two cores, and asked more often than a real one should be.
+    profile = yaml.safe_load((PROJECT / "workflow/profiles/slurm/config.yaml").read_text())
+    profile |= {"set-threads": {"run": 1}, "slurm-init-seconds-before-status-checks": 3}
+    for resources in profile["set-resources"].values():
+        resources["mem_mb"] = 1000
+    (fresh / "my_cluster").mkdir()
+    (fresh / "my_cluster/config.yaml").write_text(yaml.safe_dump(profile))
+    return "--cluster", "./my_cluster", "--device", "cpu"
+
+
+def test_slurm_runs_what_can_be_run_and_lists_the_rest(
+    fresh: Path, on_slurm: tuple[str, ...]
+) -> None:
+    (fresh / "fail").touch()
+    code, output = call(fresh, *on_slurm)
+    assert code == 1
+    assert "[2/2] " in output
+    assert calls(fresh) == ["none 0 2", "se 0 2", "se 0 2"]  # each failure is tried once more
+    last = output[output.index("Not done (1)") :]
+    assert "my_set/cup se seed 0: ValueError: made to fail\n" in last
+    assert "/check out/my_cluster' --dataset my_set --category cup --attention se" in last
+    assert len(table(fresh)) == 1
+
+    (fresh / "fail").unlink()
+    code, output = call(fresh, *on_slurm)
+    assert (code, calls(fresh)) == (0, ["se 0 2"]), output
+    assert "done: notebook 03_tables" in output
+    assert len(table(fresh)) == 2
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_no_job_outlives_its_scheduler_for_long(
+    fresh: Path, on_slurm: tuple[str, ...], number: signal.Signals
+) -> None:
+    (fresh / "wait").touch()
+    process = start(fresh, *on_slurm)
+    wait_for(lambda: len(called(fresh)) == 2)
+    process.send_signal(number)
+    process.communicate(timeout=90)
+    if number == signal.SIGKILL:  # its jobs go on until the next call
+        assert processes_of(fresh)
+        calls(fresh)
+        (fresh / "wait").unlink()
+        code, output = call(fresh, *on_slurm)
+        assert (code, calls(fresh)) == (0, ["none 0 2", "se 0 2"]), output
