@@ -185,7 +185,7 @@ def unfinished(results: str | Path) -> list[str]:
 
 
 def _beside(rows: list[dict[Hashable, Any]]) -> list[str]:
-    *_, best = rows
+    [best] = [row for row in rows if row["epoch_selection"] == "best_on_test"]
     several = f"mean of {len(str(best['averaged']).split())}"
     return [
         several if best["category"] == MEAN else str(best["category"]),

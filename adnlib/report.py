@@ -36,6 +36,7 @@ SELECTION_NAMES = {
     "last": "last epoch",
     "selected": "selected epoch",
     "best_on_test": "best on test",
+    "averaged": "scores averaged",
 }
 """Ways to choose the epoch, as they head a column."""
 
@@ -43,6 +44,7 @@ SELECTION_TITLES = {
     "last": "last epoch",
     "selected": "epoch with the lowest loss of held-out good images",
     "best_on_test": "best epoch on the test set (the paper's way, optimistic)",
+    "averaged": "scores averaged over the last 3 evaluations",
 }
 FEWER = "†"
 

@@ -39,10 +39,12 @@ from adnlib.settings import check_choice, check_names, check_positive
 from adnlib.training import hold_out
 
 DONE = "metrics.json"
-SELECTIONS = ("last", "selected", "best_on_test")
-"""Ways to choose the epoch that is reported: the last one; the one with the lowest loss of held-out
-good images; the one with the highest test AUROC, which looks at the test labels as DifferNet's
-published code does and is optimistic."""
+SELECTIONS = ("last", "selected", "best_on_test", "averaged")
+"""Ways to choose the epoch whose scores are reported: the last one; the one with the lowest loss of
+held-out good images; the one with the highest test AUROC, which looks at the test labels as
+DifferNet's published code does and is optimistic. "averaged" are the means of the scores of the
+last `AVERAGED` evaluations, against the swing from one to the next."""
+AVERAGED = 3
 PACKAGES = ("adnlib", "torch", "torchvision", "FrEIA", "grad-cam", "numpy", "pillow")
 
 
@@ -216,8 +218,11 @@ class Run:
             rows.append(row)
             say(self._progress(row))
         self.history = pd.DataFrame(rows)
-        columns = {f"score_{which}": scores[row] for which, row in self._selected().items()}
-        self.scores = test.drop(columns="split").assign(**columns)
+        kept = {which: scores[row] for which, row in self._selected().items()}
+        kept["averaged"] = np.mean(scores[-AVERAGED:], axis=0)
+        self.scores = test.drop(columns="split").assign(
+            **{f"score_{which}": values for which, values in kept.items()}
+        )
         with _writing(self.folder):
             self.history.to_csv(self.folder / "history.csv", index=False)
             self.scores.to_csv(self.folder / "scores.csv", index=False)
@@ -232,9 +237,12 @@ class Run:
 
     def finish(self) -> dict[str, Any]:
         """Write the metrics; from here on the run counts as done."""
-        metrics: dict[str, Any] = {}
+        metrics: dict[str, Any] = {
+            f"auroc_{which}": roc(self.scores["label"], self.scores[f"score_{which}"])["auroc"]
+            for which in SELECTIONS
+            if f"score_{which}" in self.scores
+        }
         for which, row in self._selected().items():
-            metrics[f"auroc_{which}"] = float(self.history["test_auroc"].iloc[row])
             metrics[f"{which}_epoch"] = int(self.history["epoch"].iloc[row])
         metrics |= {
             f"{split}_images": int((self.samples["split"] == split).sum())
@@ -249,7 +257,7 @@ class Run:
         return metrics
 
     def _selected(self) -> dict[str, int]:
-        """The history's row that each of `SELECTIONS` chooses; without held-out images one less."""
+        """The history's row that each choice falls on; no "selected" without held-out images."""
         chosen = {"last": len(self.history) - 1}
         if self.settings.holdout:
             chosen["selected"] = int(self.history["holdout_loss"].argmin())

@@ -141,21 +141,23 @@ def paired_table(scored: Sequence[Scored]) -> pd.DataFrame:
     One row per data set, variant, epoch selection and category that both were run on, and one for
     their mean where there are several. `low` and `high` bound the difference's 95 % bootstrap
     interval over seeds and test images, the categories as they are. Wilcoxon's test is over the
-    seeds of a category, and for the mean over the categories.
+    categories, in the row of their mean; of a single category it is over the seeds.
     """
     rows = []
     for cells, selection in _compared(scored):
         differences, draws = [], []
+        several = len(cells) > 1
         for index, (plain, other, seeds) in enumerate(cells):
             wins = 100 * (other.wins(selection, seeds) - plain.wins(selection, seeds))
             draws.append(bootstrap(wins, seed=index, over_seeds=True))
             differences.append(float(wins.mean()))
             of_seeds = wins.mean((1, 2)).tolist()
-            rows.append(_paired_row(other, selection, len(seeds), of_seeds, draws[-1]))
-        if len(cells) > 1:
+            test = {} if several else wilcoxon(of_seeds)._asdict()
+            rows.append(_paired_row(other, selection, len(seeds), of_seeds, draws[-1]) | test)
+        if several:
             fewest = min(len(seeds) for _, _, seeds in cells)
             mean = _paired_row(other, selection, fewest, differences, np.mean(draws, axis=0))
-            rows.append(mean | {"category": MEAN})
+            rows.append(mean | wilcoxon(differences)._asdict() | {"category": MEAN})
     return pd.DataFrame(rows, columns=_PAIRED)
 
 
@@ -201,8 +203,8 @@ def study_sheets(
                 caption=f"{circumstances(group)}. Selected: by the lowest loss of held-out good "
                 "images. In brackets: 95 % bootstrap interval over seeds "
                 "and test images, which few seeds make too narrow. p: Wilcoxon, last epoch, over "
-                "the seeds of a category and over the categories of a mean; fewer than six pairs "
-                "cannot reach 0.05.",
+                "categories, or over the seeds of the only one; fewer than six pairs cannot reach "
+                "0.05.",
                 header=[
                     "category",
                     "method",
@@ -218,7 +220,7 @@ def study_sheets(
 
 _PAIRED = (
     *("dataset", "category", "variant", "method", "epoch_selection", "seeds"),
-    *("difference", "low", "high", "pairs", "wilcoxon_p", "rank_biserial"),
+    *("difference", "low", "high", "pairs", "p", "rank_biserial"),
 )
 _DELONG = (
     *("dataset", "category", "variant", "method", "epoch_selection", "seed"),
@@ -250,7 +252,6 @@ def _paired_row(
     other: Scored, selection: str, seeds: int, differences: list[float], draws: Array
 ) -> dict[str, Any]:
     low, high = interval(draws)
-    test = wilcoxon(differences)
     return {
         **other.names,
         "epoch_selection": selection,
@@ -258,9 +259,6 @@ def _paired_row(
         "difference": float(np.mean(differences)),
         "low": low,
         "high": high,
-        "pairs": test.pairs,
-        "wilcoxon_p": test.p,
-        "rank_biserial": test.rank_biserial,
     }
 
 
@@ -282,5 +280,6 @@ def _differences(rows: pd.DataFrame) -> Iterator[list[str]]:
             for row in of_cell.to_dict("records")
         ]
         last = of_cell.iloc[0]
-        p = "-" if pd.isna(last["wilcoxon_p"]) else f"{last['wilcoxon_p']:.3f}"
-        yield [str(category), str(method), *texts, str(last["pairs"]), p]
+        pairs = "-" if pd.isna(last["pairs"]) else f"{last['pairs']:.0f}"
+        p = "-" if pd.isna(last["p"]) else f"{last['p']:.3f}"
+        yield [str(category), str(method), *texts, pairs, p]

@@ -55,6 +55,7 @@ def make_run(
     random = np.random.default_rng([seed, *f"{dataset}{category}{variant}".encode()])
     scores["score_last"] = 2 + random.normal(size=len(scores)) * 0.4 + 0.4 * quality * scores.label
     scores["score_selected"] = scores["score_last"] + 0.05 * scores["label"]
+    scores["score_averaged"] = scores["score_last"]
     scores["score_best_on_test"] = scores["score_last"] + 0.1 * scores["label"]
     scores.to_csv(folder / "scores.csv", index=False)
     if maps:

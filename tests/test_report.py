@@ -13,6 +13,7 @@ from adnlib import overview, report
 from adnlib.catalogue import CATALOGUE
 from adnlib.comparison import auroc_table
 from adnlib.records import read_runs
+from adnlib.runs import SELECTIONS
 
 MVTEC = list(CATALOGUE["mvtec_ad"].categories)
 
@@ -28,8 +29,8 @@ def grid_with(results: Path, values: dict[tuple[str, str], list[float]]) -> None
     for (category, variant), aurocs in values.items():
         for seed, auroc in enumerate(aurocs):
             folder = make_run(results, "mvtec_ad", category, variant, seed)
-            three = {"last": auroc, "selected": auroc + 0.5, "best_on_test": auroc + 1}
-            set_metrics(folder, **{f"auroc_{which}": v / 100 for which, v in three.items()})
+            of = {"last": auroc, "selected": auroc + 0.5, "best_on_test": auroc + 1}
+            set_metrics(folder, **{f"auroc_{which}": v / 100 for which, v in of.items()})
 
 
 def lines_of(markdown: str, heading: str) -> list[str]:
@@ -148,7 +149,7 @@ def test_random_weights_and_demo_images_are_called_so(tmp_path: Path) -> None:
     report.write_tables(tmp_path)
     for ending in ("md", "tex"):
         text = (tmp_path / f"tables/auroc.{ending}").read_text()
-        assert text.count("RANDOM WEIGHTS") == 3
+        assert text.count("RANDOM WEIGHTS") == len(SELECTIONS)
         assert "Demo images demo" in text
         assert "One seed, so no standard deviation." in text
         assert "mean of" not in text  # it would repeat the only category
@@ -164,7 +165,7 @@ def test_latex_is_escaped_and_whole(tmp_path: Path) -> None:
     assert re.search(r"\\textbf\{\d+\.\d\d \$\\pm\$ \d+\.\d\d\}", text)
     assert text.count("{") - text.count(r"\{") == text.count("}") - text.count(r"\}")
     for name in ("table", "tabular"):
-        assert text.count(rf"\begin{{{name}}}") == text.count(rf"\end{{{name}}}") == 3
+        assert text.count(rf"\begin{{{name}}}") == text.count(rf"\end{{{name}}}") == len(SELECTIONS)
     body = text.split(r"\midrule")[1]
     assert {line.count(" & ") for line in body.splitlines() if line.endswith(r"\\")} == {4}
     assert "%" not in text.replace("% needs", "").replace("{!}{%", "").replace(r"\%", "")
@@ -174,7 +175,7 @@ def test_csv_is_tidy_and_complete(tmp_path: Path) -> None:
     make_grid(tmp_path, categories=("bottle", "screw", "pill"), variants=("none", "se"), seeds=3)
     report.write_tables(tmp_path)
     table = pd.read_csv(tmp_path / "tables/auroc.csv")
-    assert len(table) == 3 * (3 + 1) * 2
+    assert len(table) == len(SELECTIONS) * (3 + 1) * 2
     assert not table.duplicated(["dataset", "category", "variant", "epoch_selection"]).any()
     assert (table["seeds"] == 3).all()
     assert (table[["epochs", "image_size", "test_views"]] == [16, 128, 8]).all(axis=None)

@@ -37,8 +37,11 @@ def settings(data_root, tmp_path):
 
 
 def whole_run(settings):
+    """A run, with the scores of each evaluation as `seen`."""
     run = runs.Run(settings)
     run.load_images()
+    run.seen, score = [], run.model.score_embeddings
+    run.model.score_embeddings = lambda embedded: run.seen.append(score(embedded)) or run.seen[-1]
     run.train(say=lambda line: None)
     run.explain()
     return run, run.finish()
@@ -53,7 +56,7 @@ def test_a_run_leaves_what_the_report_reads(settings, tmp_path):
     assert history["epoch"].tolist() == [2, 3]  # every second, and the last
     assert {"train_loss", "test_auroc", "feature_variance", "gate_mean", "gate_std"} <= {*history}
     scores = pd.read_csv(folder / "scores.csv")
-    columns = ["score_last", "score_selected", "score_best_on_test"]
+    columns = [f"score_{which}" for which in runs.SELECTIONS]
     assert list(scores) == ["path", "label", "defect", "mask", *columns]
     assert len(scores) == 6
     for which in runs.SELECTIONS:
@@ -65,6 +68,8 @@ def test_a_run_leaves_what_the_report_reads(settings, tmp_path):
     assert metrics["auroc_selected"] == history["test_auroc"][lowest]
     assert (metrics["train_images"], metrics["holdout_images"]) == (5, 1)
     assert metrics["auroc_last"] == history["test_auroc"].iloc[-1]
+    of_both = (run.seen[0] + run.seen[1]) / 2  # there were two evaluations
+    np.testing.assert_allclose(scores["score_averaged"], of_both, rtol=1e-5)
     assert json.loads((folder / "metrics.json").read_text()) == metrics
     assert np.load(folder / "maps.npz")["maps"].shape == (6, 3, 3)
     params = json.loads((folder / "params.json").read_text())
@@ -81,7 +86,7 @@ def test_without_held_out_images_no_epoch_is_selected(settings, tmp_path):
     assert "score_selected" not in run.scores
     assert run.history["holdout_loss"].isna().all()
     [record] = records.read_runs(tmp_path)
-    assert list(record.aurocs) == ["last", "best_on_test"]
+    assert list(record.aurocs) == ["last", "best_on_test", "averaged"]
 
 
 def test_variants_of_a_seed_hold_out_the_same_images(settings):
