@@ -14,6 +14,7 @@ from typing import Any
 
 import yaml
 
+from adnlib.attention import ATTENTION
 from adnlib.catalogue import category_name, dataset_name
 from adnlib.errors import InputError
 from adnlib.runs import Settings, project_path
@@ -195,6 +196,8 @@ def _typed(settings: Mapping[str, Any]) -> dict[str, Any]:
             # YAML 1.1 reads 2e-4, without a point, as text. What is text indeed, Settings names.
             with contextlib.suppress(ValueError):
                 typed[name] = float(value)
+        if name == "attention_stages" and type(value) is int:
+            typed[name] = str(value)  # one stage; "1,5" is text to YAML
     if typed.get("weights", "imagenet") not in ("imagenet", "random"):
         # A file: named from where the user is, but read by a kernel which is elsewhere.
         typed["weights"] = str(Path(str(typed["weights"])).expanduser().resolve())
@@ -203,6 +206,6 @@ def _typed(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 def _attention(name: str) -> dict[str, str]:
     base = name.removesuffix(FROZEN)
-    if base in (name, "none"):
+    if base == name or base not in ATTENTION or not ATTENTION[base].learns:
         return {"attention": name}
     return {"attention": base, "attention_training": "frozen"}

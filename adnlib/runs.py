@@ -30,6 +30,7 @@ import pandas as pd
 import torch
 
 from adnlib import datasets
+from adnlib.attention import ATTENTION
 from adnlib.errors import InputError
 from adnlib.evaluation import roc
 from adnlib.explain import gradcam
@@ -84,8 +85,8 @@ class Settings(ModelSettings):
 
     @property
     def variant(self) -> str:
-        """The attention and, where it is not trained, that it is not."""
-        frozen = self.attention != "none" and self.attention_training == "frozen"
+        """The attention and, where it could be trained and is not, that it is not."""
+        frozen = ATTENTION[self.attention].learns and self.attention_training == "frozen"
         return f"{self.attention}_frozen" if frozen else self.attention
 
 
@@ -208,7 +209,7 @@ class Run:
                 continue
             scores.append(self.model.score_embeddings(tested.embeddings()).numpy())
             loss = self.model.loss_embeddings(held.embeddings()) if held else math.nan
-            row = dataclasses.asdict(epoch) | {
+            row = epoch.row() | {
                 "holdout_loss": loss,
                 "test_auroc": roc(test["label"], scores[-1])["auroc"],
                 "seconds": time.perf_counter() - self._began,
@@ -335,13 +336,14 @@ def _take(folder: Path) -> Any:
 def _check_same_settings(folder: Path, settings: Settings) -> None:
     if not is_done(folder):
         return
-    found = json.loads((folder / "params.json").read_text())["settings"]
-    asked = dataclasses.asdict(settings)
-    for name in asked:
-        if name != "results" and found.get(name) != asked[name]:
+    settings_found = json.loads((folder / "params.json").read_text())["settings"]
+    for field in dataclasses.fields(settings):
+        name, asked = field.name, getattr(settings, field.name)
+        found = settings_found.get(name, field.default)  # the run may be older than the setting
+        if name != "results" and found != asked:
             raise InputError(
-                f"{folder} holds a finished run with {name} = {found.get(name)!r}, not "
-                f"{asked[name]!r}: give another results folder, or delete this one."
+                f"{folder} holds a finished run with {name} = {found!r}, not {asked!r}: give "
+                "another results folder, or delete this one."
             )
 
 

@@ -204,11 +204,12 @@ def test_each_gpu_has_one_run_that_sees_it_as_the_first(options, monkeypatch, de
     assert {cell.settings.device for cell in made.cells} == {"cuda"}
 
 
-def test_the_memory_rule_knows_the_size_of_the_flow():
+@pytest.mark.parametrize(("backbone", "features"), [("alexnet", 256), ("resnet18", 512)])
+def test_the_memory_rule_knows_the_size_of_the_flow(backbone, features):
     from adnlib.flow import build_flow
 
-    settings = Settings(flow_width=32)
-    flow = build_flow(256 * settings.scales, settings, seed=0)
+    settings = Settings(flow_width=32, backbone=backbone)
+    flow = build_flow(features * settings.scales, settings, seed=0)
     weights = sum(p.numel() for p in flow.parameters() if p.ndim == 2 and p.requires_grad)
     assert plan._parameters(settings) == weights
 
