@@ -75,7 +75,8 @@ def save(figure: Figure, path: Path) -> list[Path]:
 def line_style(variant: str) -> dict[str, Any]:
     """Colour and dashes of a variant's line: the colour says which attention, dots untrained.
 
-    The colours can be told apart with every kind of colour blindness and in grey print.
+    The colours can be told apart with every kind of colour blindness; those of DifferNet, SE and
+    CBAM in grey print, too. DifferNet and its controls are grey.
     """
     palette = sns.color_palette("colorblind")
     attention = variant.removesuffix("_frozen")
@@ -83,8 +84,13 @@ def line_style(variant: str) -> dict[str, Any]:
         "none": ("0.35", (0, (5, 1.5))),
         "se": (palette[0], "-"),
         "cbam": (palette[1], (0, (7, 1, 1.5, 1))),
+        "eca": (palette[2], "-"),
+        "coordinate": (palette[4], (0, (7, 1, 1.5, 1))),
+        "simam": (palette[5], (0, (3, 1))),
+        "identity": ("0.35", (0, (1.5, 2.5))),
+        "constant": ("0.6", (0, (5, 1.5, 1.5, 1.5, 1.5, 1.5))),
     }
-    colour, dashes = known.get(attention, (palette[2 + sum(map(ord, attention)) % 8], "-"))
+    colour, dashes = known[attention]
     dashes = (0, (1, 1)) if attention != variant else dashes
     return {"color": colour, "linestyle": dashes, "linewidth": 1.3}
 
