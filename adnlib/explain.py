@@ -37,7 +37,7 @@ def gradcam(
         images: uint8 (N, 3, S, S).
         views: how many of the model's test angles are used.
         layer: of the backbone; the default is its last convolution (AlexNet) or stage, behind its
-            attention block.
+            attention block (with `attention_place="pool"` before it).
 
     Returns:
         float32 (N, h, w) on the CPU, not negative, in units of the score; h and w are the layer's
