@@ -58,7 +58,7 @@ CKPT_SHA256 = "443c5bc35326b81e4ac7517b853fd22d3effe38783697d87e2ec65cb01d744b1"
 
 @dataclass(frozen=True)
 class Weights:
-    """A network's tensors: float32, named and shaped as in torchvision; AlexNet's convolutions.
+    """A network's tensors, of AlexNet the five convolutions: float32, named as in torchvision.
 
     `sha256` is of the numbers alone, the same whichever route they came by; `source` says which.
     """
@@ -121,7 +121,7 @@ def load_torchvision(
         url = _url(network)
         raise InputError(
             f"{network}'s ImageNet weights cannot be had ({_short(error)}): set `weights` to the "
-            f"path of {url.rsplit('/', 1)[-1]}, from {url}."
+            f"path of {url.rsplit('/', 1)[-1]}, from {url}, or to random for a control."
         ) from error
 
 
