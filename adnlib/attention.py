@@ -1,19 +1,22 @@
-"""Attention blocks that reweigh a feature map, behind one factory, and their coupling to a network.
+"""Attention blocks that reweigh a feature map, and their controls, behind one factory.
 
-A block maps (N, C, H, W) to the same shape. `couple` sets blocks behind named layers of any network
-without touching its code; `uncouple` takes them out again.
+A block maps features (N, C, H, W) to the same shape: it multiplies them by gates. What is known of
+each kind stands in `ATTENTION`; how a block gets into a network is `coupling`'s matter.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import nn
 from torchvision.ops import SqueezeExcitation
 
 from adnlib.errors import InputError
+from adnlib.gates import FixedGate, SigmoidGate
 
 
 class CBAM(nn.Module):
@@ -24,15 +27,14 @@ class CBAM(nn.Module):
     Ms = sigmoid(conv_kxk([mean over channels; maximum over channels])).
     """
 
-    def __init__(self, channels: int, reduction: int = 16, kernel: int = 7) -> None:
+    def __init__(self, channels: int, squeezed: int, kernel: int, opened: bool) -> None:
         super().__init__()
-        squeezed = _squeezed(channels, reduction)
         self.mlp = nn.Sequential(
             nn.Conv2d(channels, squeezed, 1), nn.ReLU(), nn.Conv2d(squeezed, channels, 1)
         )
-        self.channel_gate = nn.Sigmoid()
+        self.channel_gate = SigmoidGate(self.mlp[-1], opened=opened)
         self.conv = nn.Conv2d(2, 1, kernel, padding=kernel // 2, bias=False)
-        self.spatial_gate = nn.Sigmoid()
+        self.spatial_gate = SigmoidGate(self.conv, opened=opened)
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         mean = features.mean((2, 3), keepdim=True)
@@ -42,117 +44,183 @@ class CBAM(nn.Module):
         return features * self.spatial_gate(self.conv(pooled))
 
 
+class ECA(nn.Module):
+    """Efficient Channel Attention: a convolution over neighbouring channels' means.
+
+    Wang et al. 2020 (https://arxiv.org/abs/1910.03151), section 3.2: gates = sigmoid(conv1d_k(mean
+    over space)), where k is the odd number nearest to log2(C) / 2 + 1 / 2 (equation 12).
+    """
+
+    def __init__(self, channels: int, opened: bool) -> None:
+        super().__init__()
+        kernel = int(math.log2(channels) / 2 + 0.5) | 1
+        self.conv = nn.Conv1d(1, 1, kernel, padding=kernel // 2, bias=False)
+        self.gate = SigmoidGate(self.conv, opened=opened)
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        means = features.mean((2, 3))
+        return features * self.gate(self.conv(means[:, None])).mT[..., None]
+
+
+class CoordinateAttention(nn.Module):
+    """Gates for each row and each column of each channel, from the means along the other side.
+
+    Hou et al. 2021 (https://arxiv.org/abs/2103.02907), equations 4 to 9: z_h and z_w are the means
+    over columns and over rows; f = h_swish(conv([z_h; z_w])); gates are sigmoid(conv_h(f_h)) and
+    sigmoid(conv_w(f_w)). The batch norm of its figure 2 is in none of the equations, and is left
+    out: its statistics would mix the embedding's scales.
+    """
+
+    def __init__(self, channels: int, squeezed: int, opened: bool) -> None:
+        super().__init__()
+        self.squeeze = nn.Sequential(nn.Conv2d(channels, squeezed, 1), nn.Hardswish())
+        self.conv_h = nn.Conv2d(squeezed, channels, 1)
+        self.conv_w = nn.Conv2d(squeezed, channels, 1)
+        self.gate_h = SigmoidGate(self.conv_h, opened=opened)
+        self.gate_w = SigmoidGate(self.conv_w, opened=opened)
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        height, width = features.shape[2:]
+        rows, columns = features.mean(3, keepdim=True), features.mean(2, keepdim=True).mT
+        rows, columns = self.squeeze(torch.cat([rows, columns], 2)).split([height, width], 2)
+        return features * self.gate_h(self.conv_h(rows)) * self.gate_w(self.conv_w(columns.mT))
+
+
+class SimAM(nn.Module):
+    """Gates without parameters, the higher the more a value differs from its channel's mean.
+
+    Yang et al. 2021 (https://proceedings.mlr.press/v139/yang21o.html), equations 5 and 6: gates =
+    sigmoid(1 / e) with the least energy e = 4 (v + lambda) / ((x - m)^2 + 2 v + 2 lambda), where m
+    and v are a channel's mean and variance over all M places, as in the text. The paper's listing
+    divides by M - 1, which a map of one place does not survive.
+    """
+
+    def __init__(self, regularizer: float = 1e-4) -> None:
+        super().__init__()
+        self.regularizer = regularizer
+        self.gate = SigmoidGate()
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        squares = (features - features.mean((2, 3), keepdim=True)).square()
+        variance = squares.mean((2, 3), keepdim=True)
+        return features * self.gate(squares / (4 * (variance + self.regularizer)) + 0.5)
+
+
+class Constant(nn.Module):
+    """The control that scales features as gates do, and chooses nothing: all gates one number."""
+
+    def __init__(self, number: float) -> None:
+        super().__init__()
+        self.gate = FixedGate(number)
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        return features * self.gate(features)
+
+
+class Residual(nn.Module):
+    """A block whose output is added to its input."""
+
+    def __init__(self, block: nn.Module) -> None:
+        super().__init__()
+        self.block = block
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        return features + self.block(features)
+
+
+class Kind(NamedTuple):
+    """What is known of a kind of attention."""
+
+    title: str
+    """In tables and figures."""
+    build: Callable[[_Wishes], nn.Module] | None
+    learns: bool = True
+    """Whether it has parameters."""
+
+
 def create_attention(
-    name: str, channels: int, reduction: int = 16, kernel: int = 7
+    name: str,
+    channels: int,
+    reduction: int = 16,
+    kernel: int = 7,
+    *,
+    residual: bool = False,
+    opened: bool = False,
+    number: float = 0.5,
 ) -> nn.Module | None:
     """One attention block for `channels` channels, or None for "none".
 
     Args:
         name: one of `ATTENTION`.
         channels: channels of the feature map.
-        reduction: squeeze ratio of SE and of CBAM's channel attention (16 in both papers).
+        reduction: squeeze ratio of SE, coordinate attention and CBAM's channel attention (16 in
+            SENet's and CBAM's papers).
         kernel: side of CBAM's spatial convolution (7 in its paper), odd.
+        residual: add the block's output to its input; the identity stays one.
+        opened: let the gates begin at almost 1.
+        number: the gate of "constant"; by default the mean gate of an untrained SE.
 
     Raises:
-        InputError: the name is unknown, the reduction is not in 1..channels, or the kernel is even.
+        InputError: the name is unknown, the reduction is not in 1..channels, the kernel is even, or
+            the gates cannot be opened.
     """
     if name not in ATTENTION:
         raise InputError(f"attention is {name!r}: choose one of {', '.join(ATTENTION)}.")
     if name == "cbam" and kernel % 2 == 0:
         raise InputError(f"attention_kernel is {kernel}: give an odd number, such as 7.")
-    build = ATTENTION[name]
-    return build(channels, reduction, kernel) if build else None
-
-
-class Coupled(nn.Sequential):
-    """A layer of the network with an attention block behind it."""
-
-    def __init__(self, layer: nn.Module, attention: nn.Module) -> None:
-        super().__init__()
-        self.layer = layer
-        self.attention = attention
-
-
-def couple(network: nn.Module, blocks: Mapping[str, nn.Module]) -> None:
-    """Set each attention block behind the layer of that name, in place.
-
-    Raises:
-        InputError: the network has no layer of that name.
-    """
-    for site, block in blocks.items():
-        try:
-            layer = network.get_submodule(site)
-        except AttributeError:
-            raise InputError(
-                f"attention site {site!r} is no layer of {type(network).__name__}: "
-                "choose from network.named_modules()."
-            ) from None
-        network.set_submodule(site, Coupled(layer, block))
-
-
-def uncouple(network: nn.Module) -> None:
-    """Take out what `couple` put in, in place."""
-    for site, module in list(network.named_modules()):
-        if isinstance(module, Coupled):
-            network.set_submodule(site, module.layer)
-
-
-class GateMonitor:
-    """Mean and standard deviation of the gates of all attention blocks, while it is open.
-
-    The gates are the outputs of the blocks' sigmoids. Shrinking features lower the flow's loss
-    without making it a better detector, so training reports what the gates do.
-    """
-
-    def __init__(self, network: nn.Module) -> None:
-        self._sigmoids = [
-            module
-            for block in network.modules()
-            if isinstance(block, Coupled)
-            for module in block.attention.modules()
-            if isinstance(module, nn.Sigmoid)
-        ]
-        self._moments: torch.Tensor | float = 0.0
-
-    def __enter__(self) -> GateMonitor:
-        self._handles = [s.register_forward_hook(self._record) for s in self._sigmoids]
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for handle in self._handles:
-            handle.remove()
-
-    def mean_and_std(self) -> tuple[float, float]:
-        """Over all gates seen, NaN where there is no attention."""
-        if isinstance(self._moments, float):
-            return math.nan, math.nan
-        count, total, squares = self._moments.tolist()
-        mean = total / count
-        return mean, math.sqrt(max(squares / count - mean**2, 0.0))
-
-    def _record(self, _: nn.Module, __: object, gates: torch.Tensor) -> None:
-        gates = gates.detach().double()
-        count = torch.tensor(gates.numel(), dtype=torch.float64, device=gates.device)
-        self._moments = self._moments + torch.stack([count, gates.sum(), gates.square().sum()])
-
-
-def _squeeze_excitation(channels: int, reduction: int, kernel: int) -> nn.Module:
-    """Hu et al. 2018 (https://arxiv.org/abs/1709.01507), equations 2 to 4."""
-    return SqueezeExcitation(channels, _squeezed(channels, reduction))
-
-
-def _squeezed(channels: int, reduction: int) -> int:
-    if not 1 <= reduction <= channels:
+    if opened and name in ("simam", "constant"):
         raise InputError(
-            f"attention_reduction is {reduction}: give a number from 1 to {channels}, "
-            "the channels of the narrowest site."
+            f"attention_open is true, but the gates of {name} have no beginning to be set: leave "
+            "it false."
         )
-    return channels // reduction
+    build = ATTENTION[name].build
+    if build is None:
+        return None
+    block = build(_Wishes(channels, reduction, kernel, opened, number))
+    return Residual(block) if residual and name != "identity" else block
 
 
-ATTENTION: dict[str, Callable[[int, int, int], nn.Module] | None] = {
-    "none": None,
-    "se": _squeeze_excitation,
-    "cbam": CBAM,
+@dataclass(frozen=True)
+class _Wishes:
+    """What a block may be made of; each kind takes what it needs."""
+
+    channels: int
+    reduction: int
+    kernel: int
+    opened: bool
+    number: float
+
+    @property
+    def squeezed(self) -> int:
+        if not 1 <= self.reduction <= self.channels:
+            raise InputError(
+                f"attention_reduction is {self.reduction}: give a number from 1 to "
+                f"{self.channels}, the channels of the narrowest site."
+            )
+        return self.channels // self.reduction
+
+
+def _squeeze_excitation(wishes: _Wishes) -> nn.Module:
+    """Hu et al. 2018 (https://arxiv.org/abs/1709.01507), equations 2 to 4."""
+    block = SqueezeExcitation(wishes.channels, wishes.squeezed)
+    block.scale_activation = SigmoidGate(block.fc2, opened=wishes.opened)
+    return block
+
+
+ATTENTION: dict[str, Kind] = {
+    "none": Kind("DifferNet", None, learns=False),
+    "se": Kind("AttentDifferNet (SE)", _squeeze_excitation),
+    "cbam": Kind(
+        "AttentDifferNet (CBAM)", lambda w: CBAM(w.channels, w.squeezed, w.kernel, w.opened)
+    ),
+    "eca": Kind("AttentDifferNet (ECA)", lambda w: ECA(w.channels, w.opened)),
+    "coordinate": Kind(
+        "AttentDifferNet (coordinate)",
+        lambda w: CoordinateAttention(w.channels, w.squeezed, w.opened),
+    ),
+    "simam": Kind("AttentDifferNet (SimAM)", lambda w: SimAM(), learns=False),
+    "identity": Kind("DifferNet, identity", lambda w: nn.Identity(), learns=False),
+    "constant": Kind("DifferNet, constant gate", lambda w: Constant(w.number), learns=False),
 }
-"""Every block by its name in settings, tables and folders."""
+"""Every kind by its name in settings and folders, in the order of tables; the last two are
+controls, and a third one is any kind that learns but is never trained."""

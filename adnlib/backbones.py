@@ -1,7 +1,7 @@
-"""The embedding: AlexNet's convolutions over several scales of a view, with attention coupled in.
+"""The embedding: a frozen network over several scales of a view, with attention coupled in.
 
-uint8 views go in, one vector of pooled features a view comes out. The convolutions are frozen; the
-attention blocks may be trained.
+uint8 views go in, one vector of pooled features a view comes out. The network of ImageNet is
+frozen; the attention blocks may be trained.
 """
 
 from __future__ import annotations
@@ -11,29 +11,17 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from torch import nn
-from torchvision.models import alexnet
 
-from adnlib.attention import ATTENTION, Coupled, couple, create_attention
+from adnlib import networks
+from adnlib.attention import ATTENTION, create_attention
+from adnlib.coupling import Coupled, couple
 from adnlib.errors import InputError
 from adnlib.settings import check_choice, check_positive
 from adnlib.views import rotate
-from adnlib.weights import load_alexnet
-
-ATTENTION_SITES = {"2": 64, "5": 192, "11": 256}
-"""Layers of AlexNet's convolutional part (and their channels) that attention is set behind:
-max-pool 1, max-pool 2 and the ReLU of the last convolution, where the paper's figure draws the
-blocks."""
-
-LAST_SITE = "11"
-"""The last convolution with its ReLU and, where there is one, its attention block."""
-
-EMBEDDING_CHANNELS = 256
-"""Features of one scale."""
 
 _MEAN = (0.485, 0.456, 0.406)
 _STD = (0.229, 0.224, 0.225)
 _CHUNK = {"cpu": 8, "accelerator": 256}  # views
-_SMALLEST_SCALE = 64  # px; below it, AlexNet's last max-pool has nothing to pool
 
 
 @dataclass(frozen=True)
@@ -44,11 +32,28 @@ class EmbeddingSettings:
     """
 
     attention: str = "none"
-    """"none" (DifferNet), "se" or "cbam" (AttentDifferNet)."""
+    """"none" (DifferNet); "se" or "cbam" (AttentDifferNet); "eca", "coordinate" or "simam"; or a
+    control: "identity" changes nothing, "constant" multiplies by attention_gate."""
     attention_reduction: int = 16
-    """Squeeze ratio of SE and of CBAM's channel attention."""
+    """Squeeze ratio of SE, of coordinate attention and of CBAM's channel attention."""
     attention_kernel: int = 7
     """Side of CBAM's spatial convolution."""
+    attention_residual: bool = False
+    """Whether a block's output is added to its input."""
+    attention_open: bool = False
+    """Whether gates begin at almost 1, so that training begins from plain DifferNet, and not at
+    about 0.5 by chance."""
+    attention_gate: float = 0.5
+    """What the control "constant" multiplies by; 0.5 is the mean gate of an untrained SE. What the
+    gates of others are, the history.csv of a run with frozen attention says."""
+    attention_place: str = "figure"
+    """"figure": behind max-pools 1 and 2 and the last ReLU of AlexNet, or behind each stage of the
+    others; "relu" or "pool": before or behind all three of AlexNet's pools."""
+    attention_stages: str = "all"
+    """The stages that have a block: "all", or some of them, such as "1,5". AlexNet's are 1, 2, 5,
+    the others' 1 to 4."""
+    backbone: str = "alexnet"
+    """"alexnet" (the paper's), "resnet18", "wide_resnet50_2" or "efficientnet_b0"."""
     image_size: int = 448
     """Side of the square that images are resized to, px."""
     scales: int = 3
@@ -58,22 +63,52 @@ class EmbeddingSettings:
 
     def __post_init__(self) -> None:
         check_choice(self, "attention", ATTENTION)
-        check_positive(self, "scales", "attention_reduction", "attention_kernel")
-        smallest = _SMALLEST_SCALE * 2 ** (self.scales - 1)
+        check_choice(self, "backbone", networks.NETWORKS)
+        check_positive(self, "scales", "attention_reduction", "attention_kernel", "attention_gate")
+        smallest = networks.layout(self.backbone).smallest * 2 ** (self.scales - 1)
         if self.image_size < smallest:
             raise InputError(
-                f"image_size is {self.image_size}: AlexNet at {self.scales} scales needs at least "
-                f"{smallest} px."
+                f"image_size is {self.image_size}: {self.backbone} at {self.scales} scales needs "
+                f"at least {smallest} px."
             )
+        with torch.device("meta"):  # says at once what cannot be built, and draws no numbers
+            self.attention_blocks()
+
+    def attention_sites(self) -> dict[str, str]:
+        """The layers that attention is set behind, by stage."""
+        return networks.sites(self.backbone, self.attention_place, self.attention_stages)
+
+    def attention_blocks(self) -> dict[str, nn.Module]:
+        """A new block for each of these layers, none for "none"."""
+        channels = networks.layout(self.backbone).channels
+        blocks = {
+            layer: create_attention(
+                self.attention,
+                channels[layer],
+                self.attention_reduction,
+                self.attention_kernel,
+                residual=self.attention_residual,
+                opened=self.attention_open,
+                number=self.attention_gate,
+            )
+            for layer in self.attention_sites().values()
+        }
+        return {layer: block for layer, block in blocks.items() if block}
+
+    @property
+    def features(self) -> int:
+        """Values of one embedding."""
+        return networks.layout(self.backbone).features * self.scales
 
 
 class MultiScaleEmbedding(nn.Module):
     """DifferNet's feature extractor (section 4.2): pooled feature maps of all scales, side by side.
 
     Attributes:
-        network: AlexNet's convolutional part with the attention blocks.
-        features: values of one embedding, 256 a scale.
-        weights_sha256: hash of the convolutions' weights, or "random".
+        network: the backbone's convolutional part with the attention blocks.
+        features: values of one embedding.
+        last_layer: of the network, with its attention block: what Grad-CAM explains.
+        weights_sha256: hash of the backbone's weights, or "random".
     """
 
     mean: torch.Tensor
@@ -82,25 +117,32 @@ class MultiScaleEmbedding(nn.Module):
     def __init__(self, settings: EmbeddingSettings, seed: int) -> None:
         super().__init__()
         self.settings = settings
-        self.features = EMBEDDING_CHANNELS * settings.scales
+        self.features = settings.features
+        self.last_layer = networks.NETWORKS[settings.backbone].last
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            self.network = alexnet(weights=None).features
-            blocks = {
-                site: create_attention(
-                    settings.attention,
-                    channels,
-                    settings.attention_reduction,
-                    settings.attention_kernel,
-                )
-                for site, channels in ATTENTION_SITES.items()
-            }
-        self.weights_sha256 = self._load_convolutions()
-        couple(self.network, {site: block for site, block in blocks.items() if block})
+            self.network = networks.build(settings.backbone)
+            blocks = settings.attention_blocks()
+        self.weights_sha256 = "random"
+        if settings.weights != "random":
+            self.weights_sha256 = networks.load_weights(
+                settings.backbone, self.network, settings.weights
+            )
+        couple(self.network, blocks)
         self.network.requires_grad_(False)
         self.network.to(memory_format=torch.channels_last)
         self.register_buffer("mean", torch.tensor(_MEAN).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(_STD).view(1, 3, 1, 1), persistent=False)
+
+    def train(self, mode: bool = True) -> MultiScaleEmbedding:
+        """As of any module, but the backbone stays as in inference: batch norm keeps ImageNet's
+        statistics."""
+        super().train(mode)
+        self.network.eval()
+        for module in self.network.modules():
+            if isinstance(module, Coupled):
+                module.attention.train(mode)
+        return self
 
     def forward(self, views: torch.Tensor) -> torch.Tensor:
         """Embed uint8 views (N, 3, S, S) as float32 (N, features)."""
@@ -147,7 +189,7 @@ class MultiScaleEmbedding(nn.Module):
         ]
 
     def train_attention(self) -> None:
-        """Let the attention blocks learn; they are made frozen, like the convolutions."""
+        """Let the attention blocks learn; they are made frozen, like the backbone."""
         for module in self.network.modules():
             if isinstance(module, Coupled):
                 module.attention.requires_grad_(True)
@@ -156,12 +198,3 @@ class MultiScaleEmbedding(nn.Module):
     def trained(self) -> bool:
         """Whether any part of the embedding learns."""
         return any(parameter.requires_grad for parameter in self.parameters())
-
-    def _load_convolutions(self) -> str:
-        if self.settings.weights == "random":
-            return "random"
-        weights = load_alexnet(self.settings.weights)
-        self.network.load_state_dict(
-            {name.removeprefix("features."): tensor for name, tensor in weights.tensors.items()}
-        )
-        return weights.sha256

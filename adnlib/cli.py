@@ -199,7 +199,12 @@ def _add_run_all(commands: Any) -> None:
     add("--data-root", type=_path, metavar="DIR", help="folder that holds the data sets")
     add("--dataset", **lists, metavar="NAME", help="only these data sets")
     add("--category", **lists, metavar="NAME", help="only these categories")
-    add("--attention", **lists, metavar="NAME", help="none, se, cbam, se_frozen, cbam_frozen")
+    add(
+        "--attention",
+        **lists,
+        metavar="NAME",
+        help="such as none se cbam_frozen; REPRODUCING.md has all",
+    )
     add("--seeds", **lists, metavar="N", help="one run of each cell for each of these")
     add(
         "--set",

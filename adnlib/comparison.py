@@ -17,6 +17,7 @@ import pandas as pd
 from adnlib.catalogue import CATALOGUE
 from adnlib.demo import DEMO_SETS
 from adnlib.records import Run, variant_order, variant_title
+from adnlib.runs import Settings
 
 MEAN = "mean"
 
@@ -42,17 +43,22 @@ def published_numbers() -> dict[tuple[str, str, str], Published]:
     }
 
 
-def published_methods(variant: str) -> list[str]:
-    """Names under which a variant's numbers are published, the most exact first.
+def published_methods(run: Run) -> list[str]:
+    """Names under which the numbers of a run's variant are published, the most exact first.
 
     Whether the paper trains its attention is not public, so trained and untrained variants stand
-    beside the same numbers. For two data sets it names no kind of attention at all.
+    beside the same numbers. For two data sets it names no kind of attention at all. Attention that
+    the paper does not know, controls, other backbones and standardised features have none.
     """
-    attention = variant.removesuffix("_frozen")
-    if attention == "none":
-        return ["DifferNet"]
-    name = {"se": "SENet"}.get(attention, attention.upper())
-    return [f"AttentDifferNet ({name})", "AttentDifferNet"]
+    for name in ("backbone", "standardize"):
+        if run.settings.get(name, getattr(Settings, name)) != getattr(Settings, name):
+            return []
+    published = {
+        "none": ["DifferNet"],
+        "se": ["AttentDifferNet (SENet)", "AttentDifferNet"],
+        "cbam": ["AttentDifferNet (CBAM)", "AttentDifferNet"],
+    }
+    return published.get(run.settings["attention"], [])
 
 
 def published_for(
@@ -150,7 +156,7 @@ def _rows(dataset: str, group: list[Run], selection: str, asked: int) -> list[di
                     "fewer_seeds": bool((of_cells.notna().sum() < fullest).any()),
                     "averaged": " ".join(parts) if category == MEAN else "",
                     **_circumstances(example[cells[0]], categories, category == MEAN),
-                    **_published(dataset, category, variant, parts),
+                    **_published(example[cells[0]], category, parts),
                 }
             )
     return rows
@@ -165,7 +171,7 @@ def _circumstances(run: Run, categories: list[str], of_mean: bool) -> dict[str, 
         "weights": settings["weights"],
         "weights_sha256": "" if run.weights == "random" else run.weights,
         "holdout": settings["holdout"],
-        "attention_training": "" if run.variant == "none" else settings["attention_training"],
+        "attention_training": settings["attention_training"] if run.learns_attention else "",
         "train_images": None if of_mean else run.train_images,
         "test_images": None if of_mean else run.test_images,
         "demo_images": run.dataset in DEMO_SETS,
@@ -174,9 +180,9 @@ def _circumstances(run: Run, categories: list[str], of_mean: bool) -> dict[str, 
     }
 
 
-def _published(dataset: str, category: str, variant: str, parts: list[str]) -> dict[str, Any]:
-    for method in published_methods(variant):
-        number = published_for(dataset, category, method, parts)
+def _published(run: Run, category: str, parts: list[str]) -> dict[str, Any]:
+    for method in published_methods(run):
+        number = published_for(run.dataset, category, method, parts)
         if number:
             break
     else:

@@ -17,14 +17,13 @@ import torch.nn.functional as F
 from pytorch_grad_cam import GradCAM
 from torch import nn
 
-from adnlib.backbones import LAST_SITE
 from adnlib.flow import anomaly_score
 from adnlib.model import AttentDifferNet
 from adnlib.views import rotate
 
 
 def gradcam(
-    model: AttentDifferNet, images: torch.Tensor, views: int = 4, layer: str = LAST_SITE
+    model: AttentDifferNet, images: torch.Tensor, views: int = 4, layer: str | None = None
 ) -> torch.Tensor:
     """Grad-CAM of the anomaly score, over all scales, mean over some of the model's test views.
 
@@ -37,8 +36,8 @@ def gradcam(
         model: a fitted model.
         images: uint8 (N, 3, S, S).
         views: how many of the model's test angles are used.
-        layer: of AlexNet's convolutional part; the default is the last convolution behind its
-            attention block.
+        layer: of the backbone; the default is its last convolution (AlexNet) or stage, behind its
+            attention block (with `attention_place="pool"` before it).
 
     Returns:
         float32 (N, h, w) on the CPU, not negative, in units of the score; h and w are the layer's
@@ -46,7 +45,7 @@ def gradcam(
     """
     angles = model.test_angles(len(images))[:, :views]
     with _DetectorOfViews(model) as detector:
-        cam = _ScoreGradCAM(detector, detector.layers(layer))
+        cam = _ScoreGradCAM(detector, detector.layers(layer or model.embedding.last_layer))
         try:
             maps = [
                 _of_image(cam, image.to(model.device), turns)
@@ -78,7 +77,7 @@ class _DetectorOfViews(nn.Module):
             copy.deepcopy(network, dict(shared)) for _ in range(model.settings.scales)
         )
         for module in self.networks.modules():
-            if isinstance(module, nn.ReLU):
+            if isinstance(module, (nn.ReLU, nn.SiLU)):
                 module.inplace = False  # it would overwrite what the hooks have taken
 
     def __enter__(self) -> _DetectorOfViews:

@@ -22,6 +22,7 @@ from adnlib.errors import InputError
 from adnlib.evaluation import MeanRoc, Roc, mean_roc, roc
 from adnlib.records import Run, read_runs, readable, sorted_variants, variant_title
 from adnlib.report import alert, circumstances, dataset_title
+from adnlib.runs import variant_settings
 
 ALERT_COLOUR = "#b2182b"
 _DPI = 200
@@ -74,19 +75,27 @@ def save(figure: Figure, path: Path) -> list[Path]:
 
 def line_style(variant: str) -> dict[str, Any]:
     """Colour and dashes of a variant's line: the colour says which attention, dots untrained.
+    Lines of standardised features are thick.
 
-    The colours can be told apart with every kind of colour blindness and in grey print.
+    The colours can be told apart with every kind of colour blindness; those of DifferNet, SE and
+    CBAM in grey print, too. DifferNet and its controls are grey.
     """
     palette = sns.color_palette("colorblind")
-    attention = variant.removesuffix("_frozen")
+    told = variant_settings(variant)
     known = {
         "none": ("0.35", (0, (5, 1.5))),
         "se": (palette[0], "-"),
         "cbam": (palette[1], (0, (7, 1, 1.5, 1))),
+        "eca": (palette[2], "-"),
+        "coordinate": (palette[4], (0, (7, 1, 1.5, 1))),
+        "simam": (palette[5], (0, (3, 1))),
+        "identity": ("0.35", (0, (1.5, 2.5))),
+        "constant": ("0.6", (0, (5, 1.5, 1.5, 1.5, 1.5, 1.5))),
     }
-    colour, dashes = known.get(attention, (palette[2 + sum(map(ord, attention)) % 8], "-"))
-    dashes = (0, (1, 1)) if attention != variant else dashes
-    return {"color": colour, "linestyle": dashes, "linewidth": 1.3}
+    colour, dashes = known[told["attention"]]
+    dashes = (0, (1, 1)) if "attention_training" in told else dashes
+    width = 2.2 if "standardize" in told else 1.3
+    return {"color": colour, "linestyle": dashes, "linewidth": width}
 
 
 def _curve(run: Run) -> Roc:

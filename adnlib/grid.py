@@ -16,14 +16,11 @@ import yaml
 
 from adnlib.catalogue import category_name, dataset_name
 from adnlib.errors import InputError
-from adnlib.runs import Settings, project_path
+from adnlib.runs import Settings, project_path, variant_settings
 from adnlib.schema import ALL, check_grid
 from adnlib.settings import check_names
 
 GRIDS = Path("workflow/grids")
-FROZEN = "_frozen"
-"""Behind an attention name of the grid: its blocks keep their random values."""
-
 OWN_OPTIONS = {
     "dataset": "--dataset",
     "category": "--category",
@@ -93,7 +90,7 @@ class Grid:
     def variants(self) -> list[dict[str, Any]]:
         """The settings of each attention and seed, by seed first."""
         return [
-            {**self.settings, **_attention(name), "seed": seed}
+            {**self.settings, **variant_settings(name), "seed": seed}
             for seed in self.seeds
             for name in self.attention
         ]
@@ -198,14 +195,9 @@ def _typed(settings: Mapping[str, Any]) -> dict[str, Any]:
             # YAML 1.1 reads 2e-4, without a point, as text. What is text indeed, Settings names.
             with contextlib.suppress(ValueError):
                 typed[name] = float(value)
+        if name == "attention_stages" and type(value) is int:
+            typed[name] = str(value)  # one stage; "1,5" is text to YAML
     if typed.get("weights", "imagenet") not in ("imagenet", "random"):
         # A file: named from where the user is, but read by a kernel which is elsewhere.
         typed["weights"] = str(Path(str(typed["weights"])).expanduser().resolve())
     return typed
-
-
-def _attention(name: str) -> dict[str, str]:
-    base = name.removesuffix(FROZEN)
-    if base in (name, "none"):
-        return {"attention": name}
-    return {"attention": base, "attention_training": "frozen"}

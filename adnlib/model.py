@@ -217,7 +217,7 @@ class AttentDifferNet(nn.Module):
         if self.embedding.weights_sha256 != "random":
             imagenet = {
                 name
-                for name, _ in self.named_parameters()
+                for name in self.state_dict()
                 if name.startswith("embedding.") and ".attention." not in name
             }
         return {name: t for name, t in self.state_dict().items() if name not in imagenet}

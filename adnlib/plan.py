@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 from adnlib import machine
-from adnlib.backbones import EMBEDDING_CHANNELS
 from adnlib.cluster import find_profile
 from adnlib.datasets import locate, read_samples
 from adnlib.errors import InputError
@@ -236,6 +235,6 @@ def _check_results(results: Path, cells: list[Cell]) -> None:
 
 def _parameters(settings: Settings) -> int:
     """Weights of the flow; each block has two subnets of four layers."""
-    features, width = EMBEDDING_CHANNELS * settings.scales, settings.flow_width
+    features, width = settings.features, settings.flow_width
     subnet = features // 2 * width + 2 * width**2 + width * features
     return 2 * settings.flow_blocks * subnet

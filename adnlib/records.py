@@ -6,6 +6,7 @@ Reads run folders and nothing else: no training, no tables, no pictures. A run i
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import warnings
 import zipfile
@@ -19,15 +20,17 @@ import numpy as np
 import pandas as pd
 
 from adnlib import runs
+from adnlib.attention import ATTENTION
 from adnlib.errors import InputError
 
 # Settings that say which run it is, or where and how fast it ran, and not what was computed.
 # Runs of one data set may differ in these and in no others.
 MAY_DIFFER = frozenset(
-    {"dataset", "category", "attention", "attention_training", "seed"}
+    {"dataset", "category", "attention", "attention_training", "standardize", "seed"}
     | {"data_root", "results", "device", "save_model", "on_bad_image"}
 )
-_ORDER = ("none", "se", "cbam")
+_DEFAULTS = {field.name: field.default for field in dataclasses.fields(runs.Settings)}
+_EMBEDDING = {"backbone"} | {name for name in _DEFAULTS if name.startswith("attention_")}
 _T = TypeVar("_T")
 
 
@@ -56,6 +59,20 @@ class Run:
         """How many images the run was made with, in words."""
         return f"{self.train_images} to train and {self.test_images} to test"
 
+    @property
+    def learns_attention(self) -> bool:
+        """Whether its attention has parameters, trained or not."""
+        return ATTENTION[self.settings["attention"]].learns
+
+    @property
+    def departures(self) -> dict[str, Any]:
+        """The settings of backbone and attention that are not the paper's, nor taken for it."""
+        return {
+            name: value
+            for name, value in self.settings.items()
+            if name in _EMBEDDING - MAY_DIFFER and value != _DEFAULTS[name]
+        }
+
     def scores(self) -> pd.DataFrame:
         """`scores.csv`: path, label, defect, mask ("" without one), score_<one of `aurocs`>."""
         return pd.read_csv(
@@ -72,17 +89,17 @@ class Run:
 
 def variant_title(variant: str) -> str:
     """The name under which a variant stands in every table and figure."""
-    attention, untrained, _ = variant.partition("_frozen")
-    if attention == "none":
-        return "DifferNet"
-    return f"AttentDifferNet ({attention.upper()})" + (", untrained" if untrained else "")
+    told = runs.variant_settings(variant)
+    untrained = ", untrained" if "attention_training" in told else ""
+    standardized = ", standardised features" if "standardize" in told else ""
+    return ATTENTION[told["attention"]].title + untrained + standardized
 
 
-def variant_order(variant: str) -> tuple[bool, int, str]:
-    """Sorting key: DifferNet, trained attention (SE, CBAM, others), then untrained attention."""
-    attention, mark, _ = variant.partition("_frozen")
-    rank = _ORDER.index(attention) if attention in _ORDER else len(_ORDER)
-    return bool(mark), rank, attention
+def variant_order(variant: str) -> tuple[bool, bool, int]:
+    """Sorting key: DifferNet, attention in `ATTENTION`'s order, untrained; then standardised."""
+    told = runs.variant_settings(variant)
+    order = list(ATTENTION).index(told["attention"])
+    return "standardize" in told, "attention_training" in told, order
 
 
 def sorted_variants(found: Iterable[Run]) -> list[str]:
@@ -159,7 +176,8 @@ def check_settings(found: list[Run]) -> None:
         group = [run for run in found if run.dataset == dataset]
         names = {name for run in group for name in run.settings} - MAY_DIFFER - {"weights"}
         for name in sorted(names):
-            _same(dataset, name, {r.folder: str(r.settings.get(name, "unset")) for r in group})
+            unset = _DEFAULTS.get(name, "unset")  # the run is older than the setting
+            _same(dataset, name, {r.folder: str(r.settings.get(name, unset)) for r in group})
         _same(dataset, "weights", {r.folder: r.weights for r in group})
         for category in sorted({run.category for run in group}):
             seen = {r.folder: r.images_seen for r in group if r.category == category}
@@ -191,6 +209,8 @@ def _read_run(folder: Path) -> Run:
     claimed = (settings["dataset"], settings["category"], params["variant"], settings["seed"])
     if claimed != (dataset, category, variant, seed):
         raise ValueError(f"params.json is of {'/'.join(map(str, claimed))}")
+    if settings["attention"] not in ATTENTION:
+        raise ValueError(f"attention {settings['attention']!r} is unknown here")
     if not (folder / "scores.csv").is_file():
         raise FileNotFoundError("scores.csv is missing")
     aurocs = {

@@ -105,7 +105,7 @@ def circumstances(found: Sequence[Run]) -> str:
     """The settings of one data set's runs in one line; `read_runs` saw to it that they agree."""
     settings = found[0].settings
     seeds = sorted({run.seed for run in found})
-    training = sorted({str(r.settings["attention_training"]) for r in found if r.variant != "none"})
+    training = sorted({str(r.settings["attention_training"]) for r in found if r.learns_attention})
     return ", ".join(
         [
             f"{settings['epochs']} epoch{'s' * (settings['epochs'] != 1)}",
@@ -113,6 +113,7 @@ def circumstances(found: Sequence[Run]) -> str:
             f"{settings['test_views']} test views",
             f"{100 * settings['holdout']:g} % of the training images held out",
             f"weights {settings['weights']}",
+            *(f"{name} {value}" for name, value in found[0].departures.items()),
             *([f"attention training {' and '.join(training)}"] if training else []),
             f"{len(seeds)} seed{'s' * (len(seeds) > 1)} ({', '.join(map(str, seeds))})",
         ]
@@ -134,7 +135,8 @@ def _sheet(dataset: str, selection: str, group: list[Run], rows: pd.DataFrame) -
         categories.remove(MEAN)
     common = common_categories(group)
     cells = {(row["category"], row["variant"]): row for row in rows.to_dict("records")}
-    methods = dict.fromkeys(method for v in variants for method in published_methods(v))
+    example = {run.variant: run for run in group}
+    methods = dict.fromkeys(method for v in variants for method in published_methods(example[v]))
     beside = {
         method: [published_for(dataset, category, method, common) for category in categories]
         for method in methods

@@ -30,6 +30,7 @@ import pandas as pd
 import torch
 
 from adnlib import datasets
+from adnlib.attention import ATTENTION
 from adnlib.errors import InputError
 from adnlib.evaluation import roc
 from adnlib.explain import gradcam
@@ -39,6 +40,10 @@ from adnlib.settings import check_choice, check_names, check_positive
 from adnlib.training import hold_out
 
 DONE = "metrics.json"
+FROZEN = "_frozen"
+"""Behind the name of an attention: its blocks keep their random values."""
+STANDARDIZED = "_standardized"
+"""Behind that: features are standardised before the flow."""
 SELECTIONS = ("last", "selected", "best_on_test", "averaged")
 """Ways to choose the epoch whose scores are reported: the last one; the one with the lowest loss of
 held-out good images; the one with the highest test AUROC, which looks at the test labels as
@@ -86,9 +91,20 @@ class Settings(ModelSettings):
 
     @property
     def variant(self) -> str:
-        """The attention and, where it is not trained, that it is not."""
-        frozen = self.attention != "none" and self.attention_training == "frozen"
-        return f"{self.attention}_frozen" if frozen else self.attention
+        """The attention; that it is not trained, where it could be; that features are standardised."""
+        frozen = ATTENTION[self.attention].learns and self.attention_training == "frozen"
+        return self.attention + FROZEN * frozen + STANDARDIZED * self.standardize
+
+
+def variant_settings(variant: str) -> dict[str, Any]:
+    """The settings that the name of a variant tells, the reverse of `Settings.variant`."""
+    told: dict[str, Any] = {}
+    if variant.endswith(STANDARDIZED):
+        variant, told["standardize"] = variant.removesuffix(STANDARDIZED), True
+    attention = variant.removesuffix(FROZEN)
+    if attention != variant and attention in ATTENTION and ATTENTION[attention].learns:
+        variant, told["attention_training"] = attention, "frozen"
+    return {"attention": variant, **told}
 
 
 def run_folder(results: Path, dataset: str, category: str, variant: str, seed: int) -> Path:
@@ -210,7 +226,7 @@ class Run:
                 continue
             scores.append(self.model.score_embeddings(tested.embeddings()).numpy())
             loss = self.model.loss_embeddings(held.embeddings()) if held else math.nan
-            row = dataclasses.asdict(epoch) | {
+            row = epoch.row() | {
                 "holdout_loss": loss,
                 "test_auroc": roc(test["label"], scores[-1])["auroc"],
                 "seconds": time.perf_counter() - self._began,
@@ -343,13 +359,14 @@ def _take(folder: Path) -> Any:
 def _check_same_settings(folder: Path, settings: Settings) -> None:
     if not is_done(folder):
         return
-    found = json.loads((folder / "params.json").read_text())["settings"]
-    asked = dataclasses.asdict(settings)
-    for name in asked:
-        if name != "results" and found.get(name) != asked[name]:
+    settings_found = json.loads((folder / "params.json").read_text())["settings"]
+    for field in dataclasses.fields(settings):
+        name, asked = field.name, getattr(settings, field.name)
+        found = settings_found.get(name, field.default)  # the run may be older than the setting
+        if name != "results" and found != asked:
             raise InputError(
-                f"{folder} holds a finished run with {name} = {found.get(name)!r}, not "
-                f"{asked[name]!r}: give another results folder, or delete this one."
+                f"{folder} holds a finished run with {name} = {found!r}, not {asked!r}: give "
+                "another results folder, or delete this one."
             )
 
 

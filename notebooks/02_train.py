@@ -34,9 +34,15 @@ data_root = "data/demo"
 results = "results/notebook"
 on_bad_image = "stop"  # or "skip"
 # embedding
-attention = "none"  # or "se", "cbam"
+attention = "none"  # or "se", "cbam", "eca", "coordinate", "simam", "identity", "constant"
 attention_reduction = 16
 attention_kernel = 7
+attention_residual = False
+attention_open = False
+attention_gate = 0.5  # of "constant"
+attention_place = "figure"  # or "relu", "pool"
+attention_stages = "all"  # or some, such as "1,5"
+backbone = "alexnet"  # or "resnet18", "wide_resnet50_2", "efficientnet_b0"
 image_size = 448  # px
 scales = 3
 weights = "imagenet"  # or a file, or "random"

@@ -1,11 +1,18 @@
-import math
-
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from adnlib.attention import ATTENTION, GateMonitor, couple, create_attention, uncouple
+from adnlib.attention import ATTENTION, create_attention
 from adnlib.errors import InputError
+
+CONTROLS = ["identity", "constant"]
+BLOCKS = [name for name in ATTENTION if name != "none"]
+
+
+@pytest.fixture(autouse=True)
+def _seed():
+    torch.manual_seed(0)
 
 
 def sigmoid(x):
@@ -39,14 +46,111 @@ def test_cbam_is_the_published_formula():
     torch.testing.assert_close(block(features), features_1 * spatial)
 
 
+@pytest.mark.parametrize(("channels", "kernel"), [(16, 3), (64, 3), (192, 5), (256, 5), (512, 5)])
+def test_eca_is_the_published_formula(channels, kernel):
+    """The kernels are those that the paper's equation 12 gives for these channels."""
+    block = create_attention("eca", channels)
+    features = torch.randn(2, channels, 5, 7)
+    (weight,) = block.parameters()
+    assert weight.numel() == kernel
+    means = np.pad(features.mean((2, 3)).numpy(), ((0, 0), (kernel // 2, kernel // 2)))
+    weight = weight.detach().numpy().ravel()
+    logits = [[row[c : c + kernel] @ weight for c in range(channels)] for row in means]
+    gate = sigmoid(torch.tensor(np.array(logits)))
+    torch.testing.assert_close(block(features), features * gate[:, :, None, None])
+
+
+def test_coordinate_attention_is_the_published_formula():
+    block = create_attention("coordinate", 32, reduction=8)
+    features = torch.randn(2, 32, 5, 7)
+    shared, rows, columns = (
+        (layer.weight[:, :, 0, 0], layer.bias[:, None])
+        for layer in (block.squeeze[0], block.conv_h, block.conv_w)
+    )
+
+    def gates(means, own):
+        f = shared[0] @ means + shared[1]
+        f = f * (f + 3).clamp(0, 6) / 6  # h-swish
+        return sigmoid(own[0] @ f + own[1])
+
+    along_rows = gates(features.mean(3), rows)
+    along_columns = gates(features.mean(2), columns)
+    expected = features * along_rows[:, :, :, None] * along_columns[:, :, None, :]
+    torch.testing.assert_close(block(features), expected)
+
+
+def test_simam_is_the_published_formula():
+    features = torch.randn(2, 4, 5, 7, dtype=torch.float64)
+    x = features.numpy()
+    expected = np.empty_like(x)
+    for n, c in np.ndindex(2, 4):
+        t, mean, variance = x[n, c], x[n, c].mean(), x[n, c].var()
+        energy = 4 * (variance + 1e-4) / ((t - mean) ** 2 + 2 * variance + 2e-4)
+        expected[n, c] = t / (1 + np.exp(-1 / energy))
+    np.testing.assert_allclose(create_attention("simam", 4)(features), expected)
+
+
+def test_simam_survives_a_map_of_one_place():
+    assert create_attention("simam", 4)(torch.randn(2, 4, 1, 1)).isfinite().all()
+
+
+def test_controls():
+    features = torch.randn(2, 8, 5, 7)
+    assert create_attention("identity", 8)(features) is features
+    assert torch.equal(create_attention("constant", 8)(features), features * 0.5)
+    assert torch.equal(create_attention("constant", 8, number=0.3)(features), features * 0.3)
+
+
 @pytest.mark.parametrize(
     ("name", "parameters"),
-    [("se", 2 * 64 * 4 + 4 + 64), ("cbam", 2 * 64 * 4 + 4 + 64 + 2 * 7 * 7)],
+    [
+        ("se", 2 * 64 * 4 + 4 + 64),  # 2 C^2 / r, and biases
+        ("cbam", 2 * 64 * 4 + 4 + 64 + 2 * 7 * 7),
+        ("eca", 3),  # k
+        ("coordinate", 3 * 64 * 4 + 4 + 2 * 64),  # 3 C^2 / r, and biases
+        ("simam", 0),
+        ("identity", 0),
+        ("constant", 0),
+    ],
 )
 def test_parameter_count_and_gradients(name, parameters):
     block = create_attention(name, 64, reduction=16, kernel=7)
     assert sum(p.numel() for p in block.parameters()) == parameters
-    block(torch.randn(2, 64, 8, 8)).square().sum().backward()
+    assert ATTENTION[name].learns == bool(parameters)
+    features = torch.randn(2, 64, 8, 8, requires_grad=True)
+    output = block(features)
+    assert output.shape == features.shape
+    output.square().sum().backward()
+    assert features.grad.abs().min() > 0
+    assert all(p.grad.abs().sum() > 0 for p in block.parameters())
+
+
+@pytest.mark.parametrize("name", BLOCKS)
+def test_residual_adds_the_output_to_the_input(name):
+    features = torch.randn(2, 16, 6, 6)
+    plain = create_attention(name, 16)
+    residual = create_attention(name, 16, residual=True)
+    if name == "identity":
+        assert residual(features) is features
+        return
+    residual.block.load_state_dict(plain.state_dict())
+    torch.testing.assert_close(residual(features), features + plain(features))
+
+
+@pytest.mark.parametrize("name", ["se", "cbam", "eca", "coordinate"])
+def test_open_gates_begin_near_one_and_can_learn(name):
+    features = 100 * torch.randn(2, 64, 8, 8)  # as large as ImageNet's, which shut random gates
+    block = create_attention(name, 64, opened=True)
+    plain = create_attention(name, 64)
+    assert [p.shape for p in block.parameters()] == [p.shape for p in plain.parameters()]
+    gate = 1 / (1 + np.exp(-5)) ** (2 if name in ("cbam", "coordinate") else 1)
+    torch.testing.assert_close(block(features), features * gate)
+    assert (plain(features) / features).mean() < 0.6
+    adam = torch.optim.Adam(block.parameters())
+    for _ in range(2):  # the layers before those at zero learn from the second step on
+        adam.zero_grad()
+        block(features).square().sum().backward()
+        adam.step()
     assert all(p.grad.abs().sum() > 0 for p in block.parameters())
 
 
@@ -60,6 +164,7 @@ def test_none_is_no_module():
         (("sse", 64), "sse"),
         (("se", 64, 0), "attention_reduction"),
         (("cbam", 64, 65), "attention_reduction"),
+        (("coordinate", 64, 65), "attention_reduction"),
         (("cbam", 64, 16, 6), "attention_kernel"),
     ],
 )
@@ -68,42 +173,11 @@ def test_bad_settings_are_named(arguments, named):
         create_attention(*arguments)
 
 
-def test_uncouple_restores_the_very_same_outputs():
-    network = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3))
-    x = torch.randn(2, 3, 9, 9)
-    before, names = network(x), list(network.state_dict())
-    couple(network, {"1": create_attention("se", 8, 2), "2": create_attention("cbam", 8, 2)})
-    assert not torch.equal(network(x), before)
-    uncouple(network)
-    assert torch.equal(network(x), before)
-    assert list(network.state_dict()) == names
-
-
-def test_unknown_site_is_named():
-    with pytest.raises(InputError, match="'7'"):
-        couple(nn.Sequential(nn.ReLU()), {"7": nn.Sigmoid()})
-
-
-def test_gate_monitor_sees_every_gate():
-    network = nn.Sequential(nn.Identity())
-    couple(network, {"0": create_attention("se", 8, 2)})
-    gates = []
-    network[0].attention.scale_activation.register_forward_hook(lambda *a: gates.append(a[2]))
-    with GateMonitor(network) as monitor:
-        network(torch.randn(4, 8, 3, 3))
-        network(torch.randn(2, 8, 3, 3))
-    network(torch.randn(2, 8, 3, 3))  # after the monitor is closed: not seen
-    seen = torch.cat([g.flatten() for g in gates[:2]])
-    mean, std = monitor.mean_and_std()
-    assert mean == pytest.approx(seen.mean().item(), rel=1e-5)
-    assert std == pytest.approx(seen.std(correction=0).item(), rel=1e-3)
-
-
-def test_gate_monitor_without_attention():
-    with GateMonitor(nn.Sequential(nn.Sigmoid())) as monitor:
-        pass
-    assert all(math.isnan(value) for value in monitor.mean_and_std())
+@pytest.mark.parametrize("name", ["simam", "constant"])
+def test_gates_that_cannot_be_opened_are_named(name):
+    with pytest.raises(InputError, match=f"attention_open.*{name}"):
+        create_attention(name, 64, opened=True)
 
 
 def test_the_factory_lists_what_it_makes():
-    assert list(ATTENTION) == ["none", "se", "cbam"]
+    assert list(ATTENTION) == ["none", "se", "cbam", "eca", "coordinate", "simam", *CONTROLS]

@@ -1,9 +1,11 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from torchvision.models import alexnet
+from torchvision.models import alexnet, resnet18
 
+from adnlib.attention import Residual
 from adnlib.backbones import EmbeddingSettings, MultiScaleEmbedding
+from adnlib.coupling import Coupled
 from adnlib.errors import InputError
 from adnlib.views import rotate
 
@@ -85,6 +87,15 @@ def test_making_an_embedding_leaves_the_global_generator_as_it_was():
         ({"scales": 0}, "scales"),
         ({"attention": "sse"}, "attention is 'sse'"),
         ({"attention_reduction": 0}, "attention_reduction"),
+        ({"attention": "se", "attention_reduction": 65}, "attention_reduction is 65.* 1 to 64"),
+        ({"attention": "cbam", "attention_kernel": 4}, "attention_kernel"),
+        ({"attention": "constant", "attention_gate": 0.0}, "attention_gate"),
+        ({"attention": "simam", "attention_open": True}, "attention_open .* simam"),
+        ({"attention_place": "before"}, "attention_place is 'before'"),
+        ({"attention_stages": "1,6"}, "attention_stages is '1,6'"),
+        ({"backbone": "resnet50"}, "backbone is 'resnet50': .* resnet18"),
+        ({"backbone": "resnet18", "attention_place": "pool"}, "attention_place is 'pool'"),
+        ({"backbone": "resnet18", "image_size": 127}, "resnet18 at 3 scales .* 128 px"),
     ],
 )
 def test_bad_settings_are_named(settings, named):
@@ -95,3 +106,68 @@ def test_bad_settings_are_named(settings, named):
 def test_the_smallest_image_size_works():
     embedding = MultiScaleEmbedding(EmbeddingSettings(weights="random", image_size=256), seed=0)
     assert embedding(some_views(1, 256)).isfinite().all()
+
+
+def test_attention_lies_where_the_settings_say():
+    settings = EmbeddingSettings(
+        attention="eca", attention_place="pool", attention_stages="1,5", **RANDOM
+    )
+    network = MultiScaleEmbedding(settings, seed=0).network
+    assert [i for i, layer in enumerate(network) if isinstance(layer, Coupled)] == [2, 12]
+
+
+def test_blocks_are_made_as_the_settings_say():
+    settings = EmbeddingSettings(
+        attention="cbam",
+        attention_reduction=8,
+        attention_kernel=5,
+        attention_open=True,
+        attention_residual=True,
+        **RANDOM,
+    )
+    blocks = settings.attention_blocks()
+    assert list(blocks) == ["2", "5", "11"]
+    assert all(isinstance(block, Residual) for block in blocks.values())
+    last = blocks["11"].block
+    assert last.mlp[0].out_channels == 256 // 8
+    assert last.conv.kernel_size == (5, 5)
+    assert last.channel_gate.offset == last.spatial_gate.offset > 0
+    settings = EmbeddingSettings(attention="constant", attention_gate=0.25, **RANDOM)
+    assert settings.attention_blocks()["2"].gate.number == 0.25
+
+
+SMALL = {"weights": "random", "image_size": 64, "scales": 2}
+
+
+@pytest.mark.parametrize("backbone", ["resnet18", "efficientnet_b0"])
+def test_other_backbones_embed(backbone):
+    settings = EmbeddingSettings(attention="se", backbone=backbone, **SMALL)
+    embedding = MultiScaleEmbedding(settings, seed=0)
+    views = some_views(2, 64)
+    expected = [embedding.network(x).mean((2, 3)) for x in embedding.normalized_scales(views)]
+    embedded = embedding(views)
+    assert embedded.shape == (2, embedding.features) == (2, settings.features)
+    assert torch.equal(embedded, torch.cat(expected, 1))
+
+
+@pytest.mark.parametrize("backbone", ["resnet18", "efficientnet_b0"])
+def test_training_leaves_the_backbones_batch_norm_alone(backbone):
+    settings = EmbeddingSettings(attention="se", backbone=backbone, **SMALL)
+    embedding = MultiScaleEmbedding(settings, seed=0)
+    before = {name: tensor.clone() for name, tensor in embedding.state_dict().items()}
+    views = some_views(2, 64)
+    expected = embedding.eval()(views)
+    embedding.train_attention()
+    embedding.train()
+    assert torch.equal(embedding(views), expected)  # nor does it drop blocks by chance
+    embedding(views).sum().backward()
+    for name, tensor in embedding.state_dict().items():
+        assert torch.equal(tensor, before[name]), name
+    assert all(c.attention.training for c in embedding.modules() if isinstance(c, Coupled))
+
+
+def test_weights_of_another_backbone_are_named_by_their_hash(tmp_path):
+    torch.save(resnet18(weights=None).state_dict(), tmp_path / "mine.pth")
+    settings = {**SMALL, "weights": str(tmp_path / "mine.pth"), "backbone": "resnet18"}
+    embedding = MultiScaleEmbedding(EmbeddingSettings(**settings), seed=0)
+    assert len(embedding.weights_sha256) == 64

@@ -3,7 +3,7 @@ import torch
 import torch.nn.functional as F
 
 from adnlib import AttentDifferNet
-from adnlib.attention import Coupled
+from adnlib.coupling import Coupled
 from adnlib.explain import _turn, gradcam, upsample
 from adnlib.flow import anomaly_score
 from adnlib.views import rotate
@@ -61,6 +61,17 @@ def test_maps_are_finite_and_leave_the_model_as_it_was(images, attention):
     assert torch.equal(model.score(images), before)
     assert [p.requires_grad for p in model.parameters()] == learned
     assert all(not module._forward_hooks for module in model.modules())
+
+
+@pytest.mark.parametrize(("backbone", "side"), [("resnet18", 4), ("efficientnet_b0", 4)])
+def test_maps_of_other_backbones(images, backbone, side):
+    model = AttentDifferNet(attention="se", backbone=backbone, **TINY)
+    before = model.score(images)
+    maps = gradcam(model, images, views=2)
+    assert maps.shape == (3, side, side)
+    assert maps.isfinite().all()
+    assert maps.max() > 0
+    assert torch.equal(model.score(images), before)
 
 
 def test_maps_are_not_stretched_image_by_image(images):

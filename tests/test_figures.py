@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from synthetic import make_grid, make_pictures, make_run
 
 from adnlib import figures, heatmaps
+from adnlib.attention import ATTENTION
 from adnlib.errors import InputError
 from adnlib.selection import SCALE_PERCENTILE, choose_images
 
@@ -218,3 +219,9 @@ def test_damaged_maps_are_left_out_and_named(results: Path, drawn: list[Figure])
     with pytest.warns(UserWarning, match=r"plate/se/seed0 \(damaged"):
         heatmaps.draw_gradcam(results, "demo_parts", anomalous=2)
     assert len([axes for axes in drawn[0].axes if axes.images]) == 3 * 3 + 3 * 2
+
+
+def test_every_variant_has_a_line_of_its_own() -> None:
+    variants = [*ATTENTION, *(f"{name}_frozen" for name, kind in ATTENTION.items() if kind.learns)]
+    looks = [figures.line_style(variant) for variant in variants]
+    assert len({(str(look["color"]), str(look["linestyle"])) for look in looks}) == len(variants)

@@ -72,6 +72,9 @@ def test_a_grid_of_ones_own(tmp_path):
         ("seeds: [true]", "seeds.0 is True: give a whole number"),
         ("seeds: []", "seeds is []"),
         ("attention: [non]", "attention is 'non'"),
+        ("attention: [simam_frozen]", "attention is 'simam_frozen'"),  # nothing to be frozen
+        ("settings: {backbone: vgg}", "backbone is 'vgg': choose one of alexnet, "),
+        ("settings: {attention_stages: [1, 5]}", "settings.attention_stages is [1, 5]"),
         ("datasets: [mvtec_ad]", "datasets is ['mvtec_ad']"),
         ("datasets: {mvtec_ad: bottle}", "datasets.mvtec_ad is 'bottle': give a list of names"),
         ("seeds: [0", "is not YAML"),
@@ -84,6 +87,16 @@ def test_what_is_wrong_in_a_grid_file_is_named(tmp_path, text, message):
         make_grid(Options(profile=write(tmp_path, text)))
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("text", "stages"), [("5", "5"), ("1,5", "1,5"), ("all", "all")])
+def test_stages_are_words_in_a_grid_file_and_on_the_command_line(tmp_path, text, stages):
+    grid = make_grid(Options(profile=write(tmp_path, f"settings: {{attention_stages: '{text}'}}")))
+    assert grid.settings["attention_stages"] == stages
+    grid = make_grid(Options(profile=write(tmp_path, f"settings:\n  attention_stages: {text}")))
+    assert grid.settings["attention_stages"] == stages
+    grid = make_grid(Options(profile="demo", settings={"attention_stages": text}))
+    assert grid.settings["attention_stages"] == stages
 
 
 def test_the_schema_for_editors_is_this_one():

@@ -223,11 +223,12 @@ def test_on_a_cluster_nothing_is_taken_from_this_machine(options, monkeypatch, d
     assert make_plan(dataclasses.replace(options, device=device, cluster="slurm")).gpu == gpu
 
 
-def test_the_memory_rule_knows_the_size_of_the_flow():
+@pytest.mark.parametrize(("backbone", "features"), [("alexnet", 256), ("resnet18", 512)])
+def test_the_memory_rule_knows_the_size_of_the_flow(backbone, features):
     from adnlib.flow import build_flow
 
-    settings = Settings(flow_width=32)
-    flow = build_flow(256 * settings.scales, settings, seed=0)
+    settings = Settings(flow_width=32, backbone=backbone)
+    flow = build_flow(features * settings.scales, settings, seed=0)
     weights = sum(p.numel() for p in flow.parameters() if p.ndim == 2 and p.requires_grad)
     assert plan._parameters(settings) == weights
 

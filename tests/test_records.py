@@ -12,15 +12,24 @@ from adnlib.records import read_runs, variant_order, variant_title
 
 
 def test_names_and_order_of_variants() -> None:
-    variants = ["cbam_frozen", "se_frozen", "eca", "cbam", "none", "se"]
+    variants = ["se_frozen_standardized", "se_standardized", "none_standardized"]
+    variants += ["cbam_frozen", "se_frozen", "cbam", "none", "se"]
+    variants += ["constant", "identity", "simam", "coordinate", "eca"]
     ordered = sorted(variants, key=variant_order)
     assert [variant_title(variant) for variant in ordered] == [
         "DifferNet",
         "AttentDifferNet (SE)",
         "AttentDifferNet (CBAM)",
         "AttentDifferNet (ECA)",
+        "AttentDifferNet (coordinate)",
+        "AttentDifferNet (SimAM)",
+        "DifferNet, identity",
+        "DifferNet, constant gate",
         "AttentDifferNet (SE), untrained",
         "AttentDifferNet (CBAM), untrained",
+        "DifferNet, standardised features",
+        "AttentDifferNet (SE), standardised features",
+        "AttentDifferNet (SE), untrained, standardised features",
     ]
 
 
@@ -74,6 +83,22 @@ def test_differing_settings_within_a_data_set_are_refused(
     ) as error:
         read_runs(tmp_path)
     assert "screw/none/seed1" in str(error.value)
+
+
+def test_runs_from_before_a_setting_stand_beside_its_default(tmp_path: Path) -> None:
+    make_run(tmp_path, seed=0)
+    make_run(tmp_path, seed=1, backbone="alexnet", attention_stages="all")
+    assert len(read_runs(tmp_path)) == 2
+    make_run(tmp_path, seed=2, backbone="resnet18")
+    with pytest.raises(InputError, match=r"differ in backbone: alexnet in 2 .* resnet18 in 1"):
+        read_runs(tmp_path)
+
+
+def test_attention_that_is_not_known_is_left_out_and_named(tmp_path: Path) -> None:
+    make_run(tmp_path)
+    make_run(tmp_path, variant="newest")
+    with pytest.warns(UserWarning, match="attention 'newest' is unknown"):
+        assert [run.variant for run in read_runs(tmp_path)] == ["none"]
 
 
 def test_random_weights_do_not_stand_beside_others(tmp_path: Path) -> None:

@@ -97,6 +97,17 @@ def test_published_numbers_stand_only_where_they_belong(tmp_path: Path) -> None:
     assert of.loc["elpv", "published"].isna().all()
 
 
+def test_controls_and_other_backbones_stand_beside_no_published_number(tmp_path: Path) -> None:
+    variants = ("none", "se", "cbam", "eca", "coordinate", "simam", "identity", "constant")
+    make_grid(tmp_path / "a", categories=MVTEC, variants=variants, seeds=1)
+    published = table_of(tmp_path / "a").loc[("last", "mean"), "published"]
+    assert set(published.dropna().index) == {"none", "se", "cbam"}
+    make_grid(tmp_path / "b", categories=MVTEC, seeds=1, backbone="resnet18")
+    assert table_of(tmp_path / "b")["published"].isna().all()
+    report.write_tables(tmp_path / "b")
+    assert "weights imagenet, backbone resnet18," in (tmp_path / "b/tables/auroc.md").read_text()
+
+
 def test_published_mean_stands_beside_the_whole_data_set(tmp_path: Path) -> None:
     make_grid(tmp_path, categories=MVTEC, variants=("none", "cbam_frozen"), seeds=1)
     mean = table_of(tmp_path).loc[("last", "mean")]

@@ -55,6 +55,7 @@ def test_a_run_leaves_what_the_report_reads(settings, tmp_path):
     history = pd.read_csv(folder / "history.csv")
     assert history["epoch"].tolist() == [2, 3]  # every second, and the last
     assert {"train_loss", "test_auroc", "feature_variance", "gate_mean", "gate_std"} <= {*history}
+    assert {"gate_mean_2", "gate_std_2", "gate_mean_11"} <= {*history}
     scores = pd.read_csv(folder / "scores.csv")
     columns = [f"score_{which}" for which in runs.SELECTIONS]
     assert list(scores) == ["path", "label", "defect", "mask", *columns]
@@ -111,6 +112,16 @@ def test_maps_are_kept_as_large_as_they_are(settings, monkeypatch):
     maps = np.load(run.folder / "maps.npz")["maps"]
     assert np.isfinite(maps).all()
     assert maps.max() > np.finfo(np.float16).max
+
+
+def test_a_run_from_before_a_setting_counts_as_having_its_default(settings):
+    run, _ = whole_run(settings)
+    params = json.loads((run.folder / "params.json").read_text())
+    del params["settings"]["backbone"]
+    (run.folder / "params.json").write_text(json.dumps(params))
+    with pytest.raises(InputError, match="backbone = 'alexnet', not 'resnet18'"):
+        runs.Run(dataclasses.replace(settings, backbone="resnet18"))
+    runs.Run(settings)
 
 
 def test_a_run_that_is_not_finished_is_not_done(settings):
@@ -205,10 +216,17 @@ def test_bad_settings_are_named_before_anything_is_written(settings, tmp_path, c
         ("none", "frozen", "none"),
         ("se", "joint", "se"),
         ("cbam", "frozen", "cbam_frozen"),
+        ("simam", "frozen", "simam"),
+        ("constant", "frozen", "constant"),
     ],
 )
 def test_variant(attention, training, variant):
-    assert runs.Settings(attention=attention, attention_training=training).variant == variant
+    settings = runs.Settings(attention=attention, attention_training=training)
+    assert settings.variant == variant
+    standardized = dataclasses.replace(settings, standardize=True)
+    assert standardized.variant == f"{variant}_standardized"
+    for each in (settings, standardized):
+        assert runs.Settings(**runs.variant_settings(each.variant)).variant == each.variant
 
 
 CELLS = ["", "a = 1\nb = 2", "b = 3", "from adnlib import runs\nruns.check_parameters(globals())"]

@@ -74,6 +74,11 @@ def test_attention_learns_only_jointly(images, training, moves):
     assert bool(changed) == moves
     assert all(".attention." in name for name in changed)
     assert 0 < epochs[-1].gate_mean < 1
+    row = epochs[-1].row()
+    assert [name for name in row if name.startswith("gate_mean")] == [
+        *("gate_mean", "gate_mean_2", "gate_mean_5", "gate_mean_11")
+    ]
+    assert row["gate_std_5"] == epochs[-1].site_gates["5"].std > 0
 
 
 @pytest.mark.parametrize("standardize", [False, True])

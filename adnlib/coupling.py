@@ -1,0 +1,46 @@
+"""The coupling of attention blocks to a network.
+
+`couple` sets blocks behind named layers of any network without touching its code; `uncouple` takes
+them out again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from torch import nn
+
+from adnlib.errors import InputError
+
+
+class Coupled(nn.Sequential):
+    """A layer of the network with an attention block behind it."""
+
+    def __init__(self, layer: nn.Module, attention: nn.Module) -> None:
+        super().__init__()
+        self.layer = layer
+        self.attention = attention
+
+
+def couple(network: nn.Module, blocks: Mapping[str, nn.Module]) -> None:
+    """Set each attention block behind the layer of that name, in place.
+
+    Raises:
+        InputError: the network has no layer of that name.
+    """
+    for site, block in blocks.items():
+        try:
+            layer = network.get_submodule(site)
+        except AttributeError:
+            raise InputError(
+                f"attention site {site!r} is no layer of {type(network).__name__}: "
+                "choose from network.named_modules()."
+            ) from None
+        network.set_submodule(site, Coupled(layer, block))
+
+
+def uncouple(network: nn.Module) -> None:
+    """Take out what `couple` put in, in place."""
+    for site, module in list(network.named_modules()):
+        if isinstance(module, Coupled):
+            network.set_submodule(site, module.layer)
