@@ -91,7 +91,7 @@ class Settings(ModelSettings):
 
     @property
     def variant(self) -> str:
-        """The attention; that it is not trained, where it could be; that features are standardised."""
+        """The attention, whether it is not trained though it could be, and standardised features."""
         frozen = ATTENTION[self.attention].learns and self.attention_training == "frozen"
         return self.attention + FROZEN * frozen + STANDARDIZED * self.standardize
 

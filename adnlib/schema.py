@@ -65,8 +65,8 @@ def grid_schema() -> dict[str, Any]:
             "attention": {
                 "title": "a list of names in brackets",
                 "description": f"{', '.join(ATTENTION)}; with _frozen behind it (se_frozen) for "
-                "blocks that keep their random values, and _standardized behind either for features "
-                "that are standardised before the flow.",
+                "blocks that keep their random values, and _standardized behind that for features "
+                "standardised before the flow.",
                 "default": ["none"],
                 **_NAMES,
             },
