@@ -91,7 +91,7 @@ class Settings(ModelSettings):
 
     @property
     def variant(self) -> str:
-        """The attention, whether it is not trained though it could be, and standardised features."""
+        """The attention, whether it stays untrained, and whether features are standardised."""
         frozen = ATTENTION[self.attention].learns and self.attention_training == "frozen"
         return self.attention + FROZEN * frozen + STANDARDIZED * self.standardize
 
