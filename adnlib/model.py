@@ -19,7 +19,13 @@ from adnlib.flow import anomaly_score, build_flow, negative_log_likelihood
 from adnlib.inputs import Images, OneImage, read_images
 from adnlib.model_settings import ModelSettings, find_device
 from adnlib.settings import check_names
-from adnlib.threshold import Threshold, threshold_for_balance, threshold_for_fpr, with_anomalies
+from adnlib.threshold import (
+    Threshold,
+    check_shares,
+    threshold_for_balance,
+    threshold_for_fpr,
+    with_anomalies,
+)
 from adnlib.training import Epoch, hold_out, train
 from adnlib.views import draw_angles, grid_angles
 
@@ -61,13 +67,23 @@ class AttentDifferNet(nn.Module):
         >>> tiny = {"weights": "random", "image_size": 64, "scales": 1, "flow_width": 16}
         >>> good = np.random.default_rng(0).integers(0, 256, (10, 80, 80, 3), dtype=np.uint8)
         >>> model = AttentDifferNet(attention="se", epochs=1, test_views=2, **tiny)
-        >>> scores = model.fit(good, holdout=0.2).score(good[:3])
+        >>> scores = model.fit(good, holdout=0.2).score(good[:3])  # or folders, files, PIL images
         >>> scores.shape
         torch.Size([3])
-        >>> len(model.threshold.normal_scores)
-        2
-        >>> (scores > model.threshold.value).dtype
-        torch.bool
+        >>> print(model.threshold.sentence[:56])
+        2 held-out normal images cannot resolve a false-positive
+        >>> anomalous = scores > model.threshold.value
+
+        Where the model looks, and how it is kept:
+
+        >>> model.explain(good[0]).shape
+        torch.Size([64, 64])
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     model.save(folder)
+        ...     again = AttentDifferNet.load(folder)
+        >>> bool((again.score(good[:3]) == scores).all())
+        True
 
     Attributes:
         threshold: scores above it mean anomalous; None before a fit has held images out.
@@ -122,9 +138,7 @@ class AttentDifferNet(nn.Module):
             InputError: nothing there, an image cannot be read, or training diverged.
         """
         began = time.perf_counter()
-        if not 0 <= holdout < 1:
-            raise InputError(f"holdout is {holdout}: give a share from 0 to below 1.")
-        threshold_for_fpr([0], fpr)  # a wrong rate is to be found now, not after hours
+        check_shares(holdout, fpr)
         pixels = read_images(images, self.settings.image_size, good_only=True)
         held = hold_out(len(pixels), holdout, self.settings.seed)
         for epoch in self.train_epochs(pixels[~held]):

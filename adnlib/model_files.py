@@ -9,6 +9,7 @@ ones, which is why the other checks do not rest on them.
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import importlib.metadata
 import json
@@ -27,7 +28,7 @@ from safetensors.torch import load_file, save_file
 
 from adnlib.errors import InputError
 from adnlib.flow import FlowSettings, build_flow
-from adnlib.threshold import RULES
+from adnlib.threshold import RULES, SMALLEST_FPR
 from adnlib.version import __version__
 
 FILE_FORMAT = 2
@@ -69,18 +70,33 @@ def write(folder: Path, tensors: Mapping[str, torch.Tensor], description: dict[s
             )
             digest = {"tensors_sha256": _sha256(beside / TENSORS_NAME)}
             (beside / JSON_NAME).write_text(render(description | digest), encoding="utf-8")
+            umask = os.umask(0)
+            os.umask(umask)
             for name in (TENSORS_NAME, JSON_NAME):
+                (beside / name).chmod(0o666 & ~umask)  # safetensors writes for the owner alone
                 _flush(beside / name)
             if folder.is_dir():
                 for name in (TENSORS_NAME, JSON_NAME):
                     (beside / name).replace(folder / name)
             else:
-                umask = os.umask(0)
-                os.umask(umask)
-                beside.chmod(0o777 & ~umask)  # mkdtemp's own are for its maker alone
+                beside.chmod(0o777 & ~umask)
                 beside.rename(folder)
         finally:
             shutil.rmtree(beside, ignore_errors=True)
+
+
+def check_room(folder: Path, size: int) -> None:
+    """Find out before a long computation whether so many bytes can be written there.
+
+    Raises:
+        InputError: the place cannot be written, or is too small.
+    """
+    with writing(folder):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        where = folder if folder.is_dir() else folder.parent
+        Path(tempfile.mkdtemp(dir=where, prefix=f".{folder.name}-")).rmdir()
+        if shutil.disk_usage(where).free < size:
+            raise OSError(errno.ENOSPC, f"a model takes {size / 1e6:.0f} MB, more than is free")
 
 
 def render(description: Mapping[str, Any]) -> str:
@@ -147,6 +163,8 @@ def writing(path: Path) -> Iterator[None]:
     """Turn what the system says while a file is written into one sentence."""
     try:
         yield
+    except BrokenPipeError:  # who reads has had enough, which is no mistake
+        raise
     except (OSError, SafetensorError) as error:
         said = error.strerror if isinstance(error, OSError) else " ".join(str(error).split())
         raise InputError(
@@ -247,7 +265,7 @@ _SCHEMA = _object(
         _object(
             value=_NUMBER,
             rule={"enum": list(RULES)},
-            fpr={"type": "number", "exclusiveMinimum": 0, "exclusiveMaximum": 1},
+            fpr={"type": "number", "minimum": SMALLEST_FPR, "exclusiveMaximum": 1},
             normal_scores={"type": "array", "items": _NUMBER, "minItems": 1},
             anomalies=_COUNT,
             found=_COUNT,

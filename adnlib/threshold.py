@@ -20,6 +20,7 @@ from scipy import stats
 from adnlib.errors import InputError
 
 CONFIDENCE = 0.95
+SMALLEST_FPR = 1e-9
 RULES = ("fpr", "balance")
 
 
@@ -58,11 +59,11 @@ class Threshold:
     @property
     def sentence(self) -> str:
         """What the threshold promises."""
-        count = len(self.normal_scores)
+        images = _images(len(self.normal_scores))
         if self.rule == "balance":
             return (
                 f"The threshold balances {self.found} of {self.anomalies} anomalies found against "
-                f"{self.false_alarms} false alarms in {count} held-out normal images; it was "
+                f"{self.false_alarms} false alarms in {images}; it was "
                 "chosen on these very images, so new ones will fare worse."
             )
         promise = (
@@ -70,10 +71,10 @@ class Threshold:
             f"{_percent(CONFIDENCE)} confidence at most {_percent(self.fpr_bound)}"
         )
         if self.expected_fpr <= self.fpr:
-            return f"By {count} held-out normal images, {promise}."
+            return f"By {images}, {promise}."
         return (
-            f"{count} held-out normal images cannot resolve a false-positive rate of "
-            f"{_percent(self.fpr)}, which takes {needed(self.fpr)}: the threshold is their highest "
+            f"{images} cannot resolve a false-positive rate of "
+            f"{_percent(self.fpr)}, which takes {needed(self.fpr)}: the threshold is the highest "
             f"score, {promise}."
         )
 
@@ -89,6 +90,16 @@ class Threshold:
         return cls(**own | {"normal_scores": tuple(sorted(own["normal_scores"]))})
 
 
+def check_shares(holdout: float, fpr: float) -> None:
+    """Raise InputError unless these are a share to hold out and a false-positive rate."""
+    if not 0 <= holdout < 1:
+        raise InputError(f"holdout is {holdout}: give a share from 0 to below 1.")
+    if not SMALLEST_FPR <= fpr < 1:
+        raise InputError(
+            f"fpr is {fpr}: give a false-positive rate between 0 and 1, such as 0.01 for 1 %."
+        )
+
+
 def threshold_for_fpr(normal_scores: ArrayLike, fpr: float) -> Threshold:
     """The lowest order statistic which new normal images exceed at a rate of at most `fpr`.
 
@@ -102,11 +113,8 @@ def threshold_for_fpr(normal_scores: ArrayLike, fpr: float) -> Threshold:
     Raises:
         InputError: no scores, one that is not finite, or a rate that is none.
     """
+    check_shares(0, fpr)
     scores = _rising(normal_scores)
-    if not 0 < fpr < 1:
-        raise InputError(
-            f"fpr is {fpr}: give a false-positive rate between 0 and 1, such as 0.01 for 1 %."
-        )
     beyond = max(math.floor((scores.size + 1) * fpr + 1e-9), 1)
     return Threshold(float(scores[scores.size - beyond]), "fpr", fpr, tuple(scores.tolist()))
 
@@ -165,6 +173,10 @@ def _rising(scores: ArrayLike, what: str = "held-out normal images") -> NDArray[
             "finite: fit again with a smaller learning_rate."
         )
     return values
+
+
+def _images(count: int) -> str:
+    return f"{count} held-out normal image{'s' if count > 1 else ''}"
 
 
 def _percent(rate: float) -> str:

@@ -54,7 +54,7 @@ def test_few_images_say_what_they_can_promise():
     assert few.value == 19
     assert few.sentence == (
         "20 held-out normal images cannot resolve a false-positive rate of 1 %, which takes 99: "
-        "the threshold is their highest score, about 4.76 % of new normal images lie above it, "
+        "the threshold is the highest score, about 4.76 % of new normal images lie above it, "
         "and with 95 % confidence at most 13.9 %."
     )
     many = threshold_for_fpr(np.arange(400), 0.01)
