@@ -96,6 +96,7 @@ def _score(options: argparse.Namespace) -> int:
     model = AttentDifferNet.load(options.model, options.device)
     if model.threshold is None:
         print("note: this model has no threshold, so there are no verdicts", file=sys.stderr)
+    watched = bool(options.out) and sys.stderr.isatty()  # else the lines themselves are seen
     counts: Counter[str] = Counter()
     began = time.perf_counter()
     lines = score_files(model, paths, options.batch, options.on_bad_image, options.heatmaps)
@@ -107,19 +108,21 @@ def _score(options: argparse.Namespace) -> int:
             for line in lines:
                 write(line)
                 counts["not read" if line.error else line.verdict or "scored"] += 1
+                if watched:
+                    print(f"\r{counts.total()} images", end="", file=sys.stderr, flush=True)
     except BrokenPipeError:  # as in `adnlib score ... | head`: the reader has enough
         return 0
     finally:
         if counts:
-            _tell(counts, time.perf_counter() - began)
+            _tell(counts, time.perf_counter() - began, "\r" if watched else "")
     return 1 if counts["not read"] else 0
 
 
-def _tell(counts: Counter[str], seconds: float) -> None:
+def _tell(counts: Counter[str], seconds: float, before: str) -> None:
     each = ", ".join(f"{count} {what}" for what, count in sorted(counts.items()))
     total = counts.total()
     rate = f"{total} images in {seconds:.0f} s, {total / seconds:.3g} a second"
-    print(f"{rate}: {each}", file=sys.stderr)
+    print(f"{before}{rate}: {each}", file=sys.stderr)
 
 
 def _guarded(

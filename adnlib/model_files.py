@@ -92,8 +92,7 @@ def check_room(folder: Path, size: int) -> None:
         InputError: the place cannot be written, or is too small.
     """
     with writing(folder):
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        where = folder if folder.is_dir() else folder.parent
+        where = next(place for place in (folder, *folder.absolute().parents) if place.is_dir())
         Path(tempfile.mkdtemp(dir=where, prefix=f".{folder.name}-")).rmdir()
         if shutil.disk_usage(where).free < size:
             raise OSError(errno.ENOSPC, f"a model takes {size / 1e6:.0f} MB, more than is free")

@@ -164,13 +164,14 @@ def test_an_interrupted_fit_leaves_nothing(call, data, tmp_path, monkeypatch):
     def interrupted(*_):
         raise KeyboardInterrupt
 
+    (tmp_path / "new").mkdir()
     for where, name in ((Progress, "epoch"), (model_files, "_flush")):
         with monkeypatch.context() as patched:
             patched.setattr(where, name, interrupted)
-            code, out, err = call("fit", data / "part", "--out", "m", *TINY)
+            code, out, err = call("fit", data / "part", "--out", "new/m", *TINY)
         assert (code, out) == (130, "")
         assert err.endswith("\ninterrupted; nothing was written\n")
-        assert not list(tmp_path.iterdir())
+        assert not list((tmp_path / "new").iterdir())
 
 
 def test_too_small_a_disk_is_found_before_training(call, data, monkeypatch):
@@ -486,6 +487,18 @@ def test_a_reader_who_has_enough_is_no_mistake(data, model):
     assert done.stdout == "path,score,verdict,percentile,error\n"
     assert "Traceback" not in done.stderr
     assert done.returncode == 0
+
+
+def test_scoring_loads_neither_jupyter_nor_the_workflow():
+    code = (
+        "import sys, adnlib.lines, adnlib.model; "
+        "print({'papermill', 'nbformat', 'IPython', 'snakemake'} & sys.modules.keys())"
+    )
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=True, cwd=project_path(".")
+    )
+    assert done.stdout == "set()\n"
 
 
 @pytest.mark.parametrize(
