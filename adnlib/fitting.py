@@ -71,7 +71,7 @@ def fit_folder(asked: Fit, say: Callable[[str], object], progress: Progress) -> 
     model.save(asked.out, asked.self_contained)
     for line in summary(model):
         say(line)
-    say(f"model: {asked.out}")
+    say(f"model: {str(asked.out)!r}")
     return model
 
 

@@ -12,7 +12,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from adnlib import AttentDifferNet, InputError, model_files
+from adnlib import AttentDifferNet, InputError, backbones, model_files
+from adnlib.weights import Weights
 
 TINY = {"weights": "random", "image_size": 64, "scales": 1, "flow_blocks": 2, "flow_width": 16}
 TINY |= {"epochs": 1, "test_views": 2}
@@ -100,6 +101,33 @@ def test_the_users_own_weights_are_kept_whole_and_their_path_is_not(tmp_path, im
     again = AttentDifferNet.load(tmp_path / "again")
     assert torch.equal(again.score(images), model.score(images))
     assert again.embedding.weights_sha256 == model.embedding.weights_sha256
+
+
+def test_imagenets_weights_are_named_by_their_hash_or_inside(tmp_path, images, monkeypatch):
+    drawn = AttentDifferNet(**TINY).embedding.network.state_dict()
+    tensors = {f"features.{name}": tensor for name, tensor in drawn.items()}
+
+    def here(sha256):
+        monkeypatch.setattr(backbones, "load_alexnet", lambda _: Weights(tensors, sha256, "test"))
+
+    here("a" * 64)
+    model = AttentDifferNet(**TINY | {"weights": "imagenet"}, attention="se").fit(images)
+    model.save(tmp_path / "named")
+    model.save(tmp_path / "inside", self_contained=True)
+    named, inside = (load_file(tmp_path / n / "model.safetensors") for n in ("named", "inside"))
+    assert {n for n in inside.keys() - named.keys() if "attention" in n or "flow" in n} == set()
+    assert len(inside) - len(named) == 10
+    assert torch.equal(AttentDifferNet.load(tmp_path / "named").score(images), model.score(images))
+    here("b" * 64)
+    assert "other ImageNet weights" in refused(tmp_path / "named")
+    monkeypatch.setattr(backbones, "load_alexnet", None)
+    loaded = AttentDifferNet.load(tmp_path / "inside")
+    assert torch.equal(loaded.score(images), model.score(images))
+    assert loaded.embedding.weights_sha256 == "a" * 64
+    loaded.save(tmp_path / "again")
+    here("a" * 64)
+    again = AttentDifferNet.load(tmp_path / "again")
+    assert torch.equal(again.score(images), model.score(images))
 
 
 def test_the_description_says_what_made_the_model(kept, model):
