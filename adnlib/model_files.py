@@ -28,26 +28,13 @@ from safetensors.torch import load_file, save_file
 
 from adnlib.errors import InputError
 from adnlib.flow import FlowSettings, build_flow
-from adnlib.threshold import RULES, SMALLEST_FPR
+from adnlib.model_schema import FILE_FORMAT, MODEL_SCHEMA
 from adnlib.version import __version__
 
-FILE_FORMAT = 2
 JSON_NAME, TENSORS_NAME = "model.json", "model.safetensors"
 
 _LARGEST_JSON = 32 << 20  # bytes; a million held-out scores fit
 _BLANK = "0" * 64
-_HASH = {"type": "string", "pattern": "^[0-9a-f]{64}$"}
-_NUMBER = {"type": "number", "minimum": -1e30, "maximum": 1e30}
-_COUNT = {"type": "integer", "minimum": 0, "maximum": 10**9}
-# What could fill memory or time before a tensor's shape tells that it is wrong.
-_MOST = {
-    "attention_kernel": 101,
-    "flow_blocks": 256,
-    "flow_width": 1 << 15,
-    "image_size": 1 << 13,
-    "scales": 8,
-    "test_views": 1 << 12,
-}
 
 
 def write(folder: Path, tensors: Mapping[str, torch.Tensor], description: dict[str, Any]) -> None:
@@ -195,7 +182,7 @@ def _read_json(path: Path) -> dict[str, Any]:
     blank = text.replace(f'"sha256": "{digest}"', f'"sha256": "{_BLANK}"', 1)
     if hashlib.sha256(blank.encode()).hexdigest() != digest:
         _refuse(path, "it was changed since it was written")
-    for misfit in jsonschema.Draft202012Validator(_SCHEMA).iter_errors(found):
+    for misfit in jsonschema.Draft202012Validator(MODEL_SCHEMA).iter_errors(found):
         where = ".".join(map(str, misfit.absolute_path)) or "it"
         _refuse(path, f"{where} does not fit: {_short(misfit.message)}")
     return found
@@ -230,59 +217,3 @@ def _sha256(path: Path) -> str:
 def _flush(path: Path) -> None:
     with path.open("rb") as file:
         os.fsync(file.fileno())
-
-
-def _object(optional: tuple[str, ...] = (), **properties: Any) -> dict[str, Any]:
-    return {
-        "type": "object",
-        "properties": properties,
-        "required": [name for name in properties if name not in optional],
-        "additionalProperties": False,
-    }
-
-
-def _or_null(schema: Mapping[str, Any]) -> dict[str, Any]:
-    return {**schema, "type": [schema["type"], "null"]}
-
-
-_SCHEMA = _object(
-    format={"const": FILE_FORMAT},
-    versions={"type": "object", "additionalProperties": {"type": "string"}},
-    settings={
-        "type": "object",
-        "properties": {
-            name: {"type": "integer", "minimum": 1, "maximum": most} for name, most in _MOST.items()
-        },
-        "additionalProperties": {
-            "anyOf": [{"type": ["string", "boolean"], "maxLength": 1000}, _NUMBER]
-        },
-    },
-    self_contained={"type": "boolean"},
-    weights_sha256={"anyOf": [_HASH, {"const": "random"}]},
-    tensors_sha256=_HASH,
-    threshold=_or_null(
-        _object(
-            value=_NUMBER,
-            rule={"enum": list(RULES)},
-            fpr={"type": "number", "minimum": SMALLEST_FPR, "exclusiveMaximum": 1},
-            normal_scores={"type": "array", "items": _NUMBER, "minItems": 1},
-            anomalies=_COUNT,
-            found=_COUNT,
-            expected_fpr=_NUMBER,
-            fpr_bound=_NUMBER,
-            sentence={"type": "string"},
-        )
-    ),
-    heat_scale=_or_null({"type": "number", "exclusiveMinimum": 0, "maximum": 1e30}),
-    training=_or_null(
-        _object(
-            images=_COUNT,
-            held_out=_COUNT,
-            epochs=_COUNT,
-            seconds=_NUMBER,
-            train_loss=_NUMBER,
-            holdout_loss=_or_null(_NUMBER),
-        )
-    ),
-    sha256=_HASH,
-)
