@@ -245,8 +245,8 @@ def _add_score(commands: Any) -> None:
         "--heatmaps",
         type=_path,
         metavar="DIR",
-        help="write PATH.heat.png for each image: half the colours is the most that a held-out "
-        "good image reached",
+        help="write PATH.heat.png for each image: up to half the colours is what held-out good "
+        "images reach, and beyond that the last colour is the image's own highest place",
     )
     _finish(parser, _guarded(_score, "every line that was written is whole"))
 

@@ -87,7 +87,7 @@ class AttentDifferNet(nn.Module):
 
     Attributes:
         threshold: scores above it mean anomalous; None before a fit has held images out.
-        heat_scale: the value that gets a map's last colour, twice the highest of held-out good
+        heat_scale: the least value for a map's last colour, twice the highest of held-out good
             images; None before.
         fitted: what `fit` did; None before.
 

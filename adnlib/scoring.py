@@ -179,7 +179,10 @@ def _judged(model: AttentDifferNet, path: str, score: float) -> Line:
 
 def _draw(model: AttentDifferNet, image: torch.Tensor, path: Path) -> None:
     assert model.heat_scale is not None  # looked at before the first image
-    pixels = overlay(image, model.explain(image).numpy(), model.heat_scale)
+    heat = model.explain(image).numpy()
+    # A good image keeps the dark half of the colours; an anomalous one, whose map can be beyond all
+    # bounds, is stretched to its own highest place, or it would be of the last colour all over.
+    pixels = overlay(image, heat, max(model.heat_scale, float(heat.max())))
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray((255 * pixels).round().astype(np.uint8)).save(path)

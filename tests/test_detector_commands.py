@@ -389,6 +389,24 @@ def test_heat_maps_lie_under_the_images_own_paths_and_replace_none(call, model, 
     assert (tmp_path / "new" / "__" / "b.png.heat.png").is_file()
 
 
+def test_good_images_stay_dark_and_the_highest_place_of_others_stands_out(
+    data, model, monkeypatch, tmp_path
+):
+    detector, scales = AttentDifferNet.load(model), []
+
+    def overlay(image, heat, scale):
+        scales.append((heat.max(), scale))
+        return np.zeros((*image.shape[1:], 3))
+
+    monkeypatch.setattr(scoring, "overlay", overlay)
+    path = str(data / "part" / "train" / "good" / "0.png")
+    for scale in (1e9, 1e-9):
+        detector.heat_scale = scale
+        list(scoring.score_files(detector, [path], heatmaps=tmp_path))
+    (highest, high), (_, low) = scales
+    assert (high, low) == (1e9, highest)
+
+
 def test_the_stream_is_read_no_further_than_two_batches_ahead(data, model):
     """Constant memory: of a million paths only a few are looked at before the first score."""
     taken = []
