@@ -1,7 +1,8 @@
 """The command line: options in, exit code out.
 
-`run-all` is what `./run_all.sh` calls; `cell` and `notebook` are what the workflow calls for each
-of its steps; `datasets` looks after a folder of data sets.
+`fit` and `score` are for a user's own images (`detector_commands`); `run-all` is what
+`./run_all.sh` calls; `cell` and `notebook` are what the workflow calls for each of its steps;
+`datasets` looks after a folder of data sets.
 """
 
 from __future__ import annotations
@@ -16,8 +17,10 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from adnlib import detector_commands
 from adnlib.errors import InputError
 from adnlib.machine import end_with
+from adnlib.settings import assignment
 
 if TYPE_CHECKING:
     from adnlib.plan import Plan
@@ -44,8 +47,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Carry out a command.
 
     Returns:
-        0; 1 if a run failed, or no data in a folder can be used; 2 for a mistake in the input; 130
-        if interrupted.
+        0; 1 if a run failed, an image could not be read, or no data in a folder can be used; 2 for
+        a mistake in the input; 130 if interrupted.
     """
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup leaves it
@@ -77,7 +80,7 @@ def _run_all(options: argparse.Namespace) -> int:
             categories=_words(options.category),
             attention=_words(options.attention),
             seeds=tuple(map(_seed, _words(options.seeds))),
-            settings=dict(map(_assignment, options.set)),
+            settings=dict(map(assignment, options.set)),
             device=options.device,
             on_bad_image=options.on_bad_image,
             jobs=options.jobs,
@@ -104,7 +107,7 @@ def _notebook(options: argparse.Namespace) -> int:
     end_with(options.parent)
     from adnlib.execution import run_notebook
 
-    parameters = dict(map(_assignment, options.parameters))
+    parameters = dict(map(assignment, options.parameters))
     return 0 if run_notebook(_read_plan(options.plan), options.name, parameters) else 1
 
 
@@ -153,6 +156,7 @@ def _print_plan(plan: Plan, whole: bool) -> None:
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = _Parser(prog="adnlib", description="AttentDifferNet: image-level anomaly detection.")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    detector_commands.add_to(commands)
     _add_run_all(commands)
     _add_datasets(commands)
     cell = commands.add_parser("cell", help="one run of a plan (called by the workflow)")
@@ -288,13 +292,6 @@ def _jobs(word: str) -> int:
     if not word.isdigit() or int(word) == 0:
         raise argparse.ArgumentTypeError(f"{word!r} is no whole number above 0")
     return int(word)
-
-
-def _assignment(text: str) -> tuple[str, str]:
-    name, equals, value = text.partition("=")
-    if not equals or not name:
-        raise InputError(f"{text!r} is no assignment: give name=value, such as --set epochs=48.")
-    return name.strip(), value.strip()
 
 
 def _read_plan(path: Path) -> dict[str, Any]:

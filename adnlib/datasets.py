@@ -136,7 +136,7 @@ def read_samples(folder: Path, need_train: bool = True) -> pd.DataFrame:
             f"{', '.join(there) or 'no folders in train or test'}; image files end in "
             f"{', '.join(IMAGE_SUFFIXES)})."
         )
-    rows.sort(key=lambda row: (row[1] == "test", row[2], row[3], _natural(row[0])))
+    rows.sort(key=lambda row: (row[1] == "test", row[2], row[3], natural(row[0])))
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
@@ -147,7 +147,7 @@ def image_files(folder: Path) -> list[str]:
         InputError: no such folder, or no image in it.
     """
     _check_folder(folder, "give a folder of images")
-    paths = sorted(_images_below(folder, folder), key=_natural)
+    paths = sorted(_images_below(folder, folder), key=natural)
     if not paths:
         raise InputError(
             f"{str(folder)!r} holds no images: give a folder of {', '.join(IMAGE_SUFFIXES)} files."
@@ -297,7 +297,7 @@ def _masks(root: Path, kind: Path, paths: list[str]) -> dict[str, str]:
     }
 
 
-def _natural(path: str) -> tuple[list[str | int], str]:
+def natural(path: str) -> tuple[list[str | int], str]:
     """A key that sorts 2 before 10, and Unicode's composed and decomposed letters as one."""
     parts = re.split(r"([0-9]+)", unicodedata.normalize("NFC", path))
     return [int(part) if i % 2 else part for i, part in enumerate(parts)], path

@@ -108,7 +108,7 @@ def make_grid(options: Options) -> Grid:
         if name in OWN_OPTIONS:
             raise InputError(f"--set does not take {name}: use {OWN_OPTIONS[name]}.")
     check_names(options.settings, [field.name for field in dataclasses.fields(Settings)])
-    settings = {name: _read_value(text) for name, text in options.settings.items()}
+    settings = {name: read_value(text) for name, text in options.settings.items()}
     own = {"device": options.device, "on_bad_image": options.on_bad_image}
     datasets = grid.datasets
     if options.datasets:
@@ -121,7 +121,7 @@ def make_grid(options: Options) -> Grid:
         seeds=options.seeds or grid.seeds,
         settings={
             **grid.settings,
-            **_typed(settings),
+            **typed(settings),
             **{name: value for name, value in own.items() if value},
         },
     )
@@ -161,7 +161,7 @@ def _is_file(profile: str) -> bool:
 
 def _grid(name: str, content: Any) -> Grid:
     if isinstance(content, dict) and isinstance(content.get("settings"), dict):
-        content = {**content, "settings": _typed(content["settings"])}
+        content = {**content, "settings": typed(content["settings"])}
     check_grid(content)
     datasets = content.get("datasets", ALL)
     return Grid(
@@ -179,14 +179,15 @@ def _grid(name: str, content: Any) -> Grid:
     )
 
 
-def _read_value(text: str) -> Any:
+def read_value(text: str) -> Any:
+    """A value as typed on the command line, read like YAML."""
     try:
         return yaml.safe_load(text)
     except yaml.YAMLError:
         return text
 
 
-def _typed(settings: Mapping[str, Any]) -> dict[str, Any]:
+def typed(settings: Mapping[str, Any]) -> dict[str, Any]:
     """The values that YAML takes for something else than they are, as what they are."""
     defaults = {field.name: field.default for field in dataclasses.fields(Settings)}
     typed = dict(settings)

@@ -34,6 +34,20 @@ def read_image(path: Path, size: int) -> torch.Tensor:
     return torch.from_numpy(_pixels(path, size))
 
 
+def resize_image(image: Image.Image, size: int) -> torch.Tensor:
+    """An open image as `read_image` would give it from its file, uint8 (3, size, size).
+
+    Raises:
+        InputError: it has no 8-bit reading.
+    """
+    try:
+        return torch.from_numpy(_resized(ImageOps.exif_transpose(image), size))
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"an image given by PIL cannot be used ({_said(error)}): repair it, or take it out."
+        ) from None
+
+
 def load_images(
     folder: Path,
     paths: Sequence[str],
@@ -106,8 +120,7 @@ def read_mask(path: Path, size: int) -> torch.Tensor:
 def _pixels(path: Path, size: int) -> np.ndarray:
     """uint8 (3, size, size); NumPy, as torch would start threads of its own in each of ours."""
     with _blaming(path):
-        image = _rgb(_decoded(path)).resize((size, size), Image.Resampling.BILINEAR)
-        return np.ascontiguousarray(np.asarray(image).transpose(2, 0, 1))
+        return _resized(_decoded(path), size)
 
 
 @contextmanager
@@ -126,6 +139,10 @@ def _blaming(path: Path) -> Iterator[None]:
 def _reason(path: Path, error: Exception) -> str:
     if isinstance(error, UnidentifiedImageError):
         return f"it is no {', '.join(FORMATS)} file" if path.stat().st_size else "it is empty"
+    return _said(error)
+
+
+def _said(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     return " ".join(str(error).split()).rstrip(".") or type(error).__name__
@@ -133,6 +150,8 @@ def _reason(path: Path, error: Exception) -> str:
 
 def _decoded(path: Path) -> Image.Image:
     """The image upright, in the file's own mode; of many frames the first."""
+    if path.exists() and not path.is_file():
+        raise ValueError("it is no regular file")  # a named pipe would be waited for
     with Image.open(path, formats=FORMATS) as image:
         # PIL only warns at once to twice its limit, and a warning cannot be caught in threads.
         limit = Image.MAX_IMAGE_PIXELS
@@ -140,6 +159,11 @@ def _decoded(path: Path) -> Image.Image:
             raise ValueError(f"it has more than {limit} pixels")
         image.load()
         return ImageOps.exif_transpose(image)
+
+
+def _resized(image: Image.Image, size: int) -> np.ndarray:
+    image = _rgb(image).resize((size, size), Image.Resampling.BILINEAR)
+    return np.ascontiguousarray(np.asarray(image).transpose(2, 0, 1))
 
 
 def _rgb(image: Image.Image) -> Image.Image:

@@ -3,56 +3,56 @@
 from __future__ import annotations
 
 import dataclasses
-import json
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import nn
 
-from adnlib.backbones import EmbeddingSettings, MultiScaleEmbedding
-from adnlib.datasets import image_files, read_samples
+from adnlib import model_files
+from adnlib.backbones import MultiScaleEmbedding
 from adnlib.errors import InputError
-from adnlib.flow import FlowSettings, anomaly_score, build_flow, negative_log_likelihood
-from adnlib.images import load_images
-from adnlib.settings import check_choice, check_names, check_positive, check_types
-from adnlib.training import Epoch, TrainingSettings, train
-from adnlib.version import __version__
+from adnlib.flow import anomaly_score, build_flow, negative_log_likelihood
+from adnlib.inputs import Images, OneImage, read_images
+from adnlib.model_settings import ModelSettings, find_device
+from adnlib.settings import check_names
+from adnlib.threshold import (
+    Threshold,
+    check_shares,
+    threshold_for_balance,
+    threshold_for_fpr,
+    with_anomalies,
+)
+from adnlib.training import Epoch, hold_out, train
 from adnlib.views import draw_angles, grid_angles
 
-Images = str | Path | Sequence[str | Path] | torch.Tensor
-"""A folder, a list of files, or uint8 (N, 3, S, S) at the model's image_size."""
-
-TEST_ANGLES = ("random", "grid")
-FILE_FORMAT = 1
+HOLDOUT = 0.1
+"""Default share of the good images that is kept from training, to choose the threshold by."""
+FPR = 0.01
+"""Default share of normal images that may be called anomalous."""
 
 _TEST_SEED = 1 << 32  # keeps the test angles apart from the training's, whose seed is the run's
+_MAPPED = 16  # held-out images whose maps set the scale of all maps
+_STORED_BY_NAME = ("imagenet", "random")  # other weights are a file of the user's, which may move
 
 
 @dataclass(frozen=True)
-class ModelSettings(EmbeddingSettings, FlowSettings, TrainingSettings):
-    """Everything that makes a detector; the defaults are the paper's."""
+class Fitted:
+    """What a fit did; losses are in nats a feature."""
 
-    test_views: int = 64
-    """Rotations of each image that a score is the mean of."""
-    test_angles: str = "random"
-    """"random": drawn like the training's angles, from the seed; "grid": i * 360 / test_views."""
-    seed: int = 0
-    """Of the initial weights, the order of images, and all angles."""
-    device: str = "auto"
-    """"auto" (CUDA where there is one), "cpu", "cuda" or "cuda:1"."""
-
-    def __post_init__(self) -> None:
-        check_types(self)
-        EmbeddingSettings.__post_init__(self)
-        FlowSettings.__post_init__(self)
-        TrainingSettings.__post_init__(self)
-        check_positive(self, "test_views")
-        check_choice(self, "test_angles", TEST_ANGLES)
+    images: int
+    """Trained on."""
+    held_out: int
+    """Kept from training, for the threshold."""
+    epochs: int
+    seconds: float
+    train_loss: float
+    """Of the last epoch."""
+    holdout_loss: float | None
+    """Of the held-out images by the fitted model."""
 
 
 class AttentDifferNet(nn.Module):
@@ -61,10 +61,35 @@ class AttentDifferNet(nn.Module):
     With `attention="none"` it is DifferNet (https://arxiv.org/abs/2008.12577).
 
     Example:
-        >>> from adnlib import AttentDifferNet
-        >>> model = AttentDifferNet(attention="se", epochs=48)  # doctest: +SKIP
-        >>> model.fit("my_part/train/good").score(["a.png", "b.png"])  # doctest: +SKIP
-        tensor([0.93, 4.18])
+        The settings of the second line are for speed alone; without them it is the paper's model.
+
+        >>> import numpy as np
+        >>> tiny = {"weights": "random", "image_size": 64, "scales": 1, "flow_width": 16}
+        >>> good = np.random.default_rng(0).integers(0, 256, (10, 80, 80, 3), dtype=np.uint8)
+        >>> model = AttentDifferNet(attention="se", epochs=1, test_views=2, **tiny)
+        >>> scores = model.fit(good, holdout=0.2).score(good[:3])  # or folders, files, PIL images
+        >>> scores.shape
+        torch.Size([3])
+        >>> print(model.threshold.sentence[:56])
+        2 held-out normal images cannot resolve a false-positive
+        >>> anomalous = scores > model.threshold.value
+
+        Where the model looks, and how it is kept:
+
+        >>> model.explain(good[0]).shape
+        torch.Size([64, 64])
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     model.save(folder)
+        ...     again = AttentDifferNet.load(folder)
+        >>> bool((again.score(good[:3]) == scores).all())
+        True
+
+    Attributes:
+        threshold: scores above it mean anomalous; None before a fit has held images out.
+        heat_scale: the least value for a map's last colour, twice the highest of held-out good
+            images; None before.
+        fitted: what `fit` did; None before.
 
     Args:
         **settings: any field of `ModelSettings`.
@@ -80,6 +105,9 @@ class AttentDifferNet(nn.Module):
         self.device = find_device(self.settings.device)
         self.embedding = MultiScaleEmbedding(self.settings, self.settings.seed)
         self.flow = build_flow(self.embedding.features, self.settings, self.settings.seed)
+        self.threshold: Threshold | None = None
+        self.heat_scale: float | None = None
+        self.fitted: Fitted | None = None
         self.to(self.device)
 
     def __repr__(self) -> str:
@@ -91,36 +119,97 @@ class AttentDifferNet(nn.Module):
         return f"AttentDifferNet({', '.join(changed)})"
 
     def fit(
-        self, images: Images, on_epoch: Callable[[Epoch], object] | None = None
+        self,
+        images: Images,
+        on_epoch: Callable[[Epoch], object] | None = None,
+        holdout: float = HOLDOUT,
+        fpr: float = FPR,
     ) -> AttentDifferNet:
-        """Train on good images.
+        """Train on good images, and choose a threshold by those held out of training.
 
         Args:
             images: see `score`; of a folder in MVTec AD's layout, its train/good is taken.
             on_epoch: called after each epoch.
+            holdout: share of the images that is held out, drawn from the seed; 0 trains on all of
+                them and gives no threshold.
+            fpr: share of normal images that may lie above the threshold.
+
+        Raises:
+            InputError: nothing there, an image cannot be read, or training diverged.
         """
-        for epoch in self.train_epochs(self._read(images, good_only=True)):
+        began = time.perf_counter()
+        check_shares(holdout, fpr)
+        pixels = read_images(images, self.settings.image_size, good_only=True)
+        held = hold_out(len(pixels), holdout, self.settings.seed)
+        for epoch in self.train_epochs(pixels[~held]):
             if on_epoch:
                 on_epoch(epoch)
+        loss = self._take_bearings(pixels[held], fpr) if held.any() else None
+        self.fitted = Fitted(
+            images=int((~held).sum()),
+            held_out=int(held.sum()),
+            epochs=epoch.epoch,
+            seconds=round(time.perf_counter() - began, 1),
+            train_loss=epoch.train_loss,
+            holdout_loss=loss,
+        )
+        return self
+
+    def calibrate(self, anomalies: Images, balance: bool = False) -> AttentDifferNet:
+        """Count how many labelled anomalies the threshold finds.
+
+        Args:
+            anomalies: see `score`.
+            balance: move the threshold to where it tells these best from the held-out normal
+                images. Not the default: a handful of defects speaks for its own kinds alone, and
+                the next may be another, while the rate of false alarms would no longer be known.
+
+        Raises:
+            InputError: the model has no threshold, or an image cannot be read.
+        """
+        if self.threshold is None:
+            raise InputError("the model has no threshold: fit it with holdout above 0.")
+        scores = self.score(anomalies).numpy()
+        if balance:
+            normal, fpr = self.threshold.normal_scores, self.threshold.fpr
+            self.threshold = threshold_for_balance(normal, scores, fpr)
+        else:
+            self.threshold = with_anomalies(self.threshold, scores)
         return self
 
     def train_epochs(self, images: torch.Tensor) -> Iterator[Epoch]:
         """Train on uint8 (N, 3, S, S), one epoch a step of the iterator."""
+        self.threshold = self.heat_scale = self.fitted = None
         return train(self.embedding, self.flow, images, self.settings, self.settings.seed)
 
     def score(self, images: Images) -> torch.Tensor:
         """Anomaly scores (N,), higher is more anomalous, in the order of the images.
 
+        Every image is seen at the same angles and on its own, so that its score depends on nothing
+        but itself and compares with those that the threshold was made from. (A run's `scores.csv`
+        draws angles for each image, as DifferNet does.)
+
         Args:
-            images: a folder (all images below it, sorted by path), a list of files, or a uint8
-            tensor
-                (N, 3, S, S) of the model's image_size.
+            images: a folder (all images below it, sorted by path), files, PIL images, arrays uint8
+                (H, W, 3), one of these or several, or a uint8 tensor (N, 3, S, S) of the model's
+                image_size.
 
         Raises:
             InputError: nothing there, or an image cannot be read.
         """
-        pixels = self._read(images)
-        return self.score_embeddings(self.embed(pixels, self.test_angles(len(pixels))))
+        return self._score_each(self._embed_each(read_images(images, self.settings.image_size)))
+
+    def explain(self, image: OneImage, views: int = 4) -> torch.Tensor:
+        """Where one image raises its score: Grad-CAM (S, S) in the score's unit, see `explain`.
+
+        Args:
+            image: a file, PIL image, array or tensor, as for `score`.
+            views: how many of the model's test angles are used.
+        """
+        from adnlib.explain import gradcam, upsample  # which stands behind this on the road
+
+        pixels = read_images(image, self.settings.image_size)
+        return upsample(gradcam(self, pixels[:1], views), self.settings.image_size)[0]
 
     def test_angles(self, images: int) -> torch.Tensor:
         """The angles (images, test_views) of test views, the same at every call."""
@@ -160,22 +249,33 @@ class AttentDifferNet(nn.Module):
         ]
         return (torch.stack(losses).sum() / len(embedded)).item()
 
-    def save(self, folder: str | Path) -> None:
+    def save(self, folder: str | Path, self_contained: bool = False) -> None:
         """Write `model.safetensors` and `model.json`, from which `load` rebuilds the model.
 
-        ImageNet's convolutions are not in it: they are named by their hash.
+        Args:
+            folder: made where it is not there; other files in it are left alone.
+            self_contained: put ImageNet's convolutions in, too (10 MB); else they are named by
+                their hash, and come from the user's cache or the network. Those of a file that the
+                user gave are always in.
+
+        Raises:
+            InputError: it cannot be written; then nothing was.
         """
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        tensors = {name: tensor.contiguous() for name, tensor in self._own_tensors().items()}
-        save_file(tensors, folder / "model.safetensors")
-        description = {
-            "format": FILE_FORMAT,
-            "adnlib": __version__,
-            "settings": dataclasses.asdict(self.settings),
-            "weights_sha256": self.embedding.weights_sha256,
-        }
-        (folder / "model.json").write_text(json.dumps(description, indent=2) + "\n")
+        settings = dataclasses.asdict(self.settings)
+        settings["weights"] = Path(self.settings.weights).name
+        contained = self_contained or self.settings.weights not in _STORED_BY_NAME
+        model_files.write(
+            Path(folder),
+            self._tensors(contained),
+            {
+                "settings": settings,
+                "self_contained": contained,
+                "weights_sha256": self.embedding.weights_sha256,
+                "threshold": self.threshold and self.threshold.described(),
+                "heat_scale": self.heat_scale,
+                "training": self.fitted and dataclasses.asdict(self.fitted),
+            },
+        )
 
     @classmethod
     def load(cls, folder: str | Path, device: str = "auto") -> AttentDifferNet:
@@ -185,73 +285,61 @@ class AttentDifferNet(nn.Module):
             InputError: the folder holds no model, one of a newer version, or a damaged one.
         """
         folder = Path(folder)
-        for name in ("model.json", "model.safetensors"):
-            if not (folder / name).is_file():
-                raise InputError(f"{folder / name} is missing: give a folder that save wrote.")
+        description, tensors = model_files.read(folder)
+        stored = description["settings"]
+        contained = description["self_contained"]
+        if not contained and stored.get("weights") not in _STORED_BY_NAME:
+            raise InputError(f"the model in {str(folder)!r} lacks its convolutions: save it again.")
+        building = {**stored, "device": device} | ({"weights": "random"} if contained else {})
         try:
-            description = json.loads((folder / "model.json").read_text())
-            tensors = load_file(folder / "model.safetensors")
-        except (json.JSONDecodeError, SafetensorError) as error:
+            check_names(building, [field.name for field in dataclasses.fields(ModelSettings)])
+            settings = ModelSettings(**building)
+        except InputError as error:
+            raise InputError(f"the model in {str(folder)!r} cannot be used: {error}") from None
+        model_files.check_flow(folder, settings, tensors)
+        model = cls(**building)
+        if contained:
+            model.settings = dataclasses.replace(settings, weights=stored["weights"])
+            model.embedding.weights_sha256 = description["weights_sha256"]
+        elif model.embedding.weights_sha256 != description["weights_sha256"]:
             raise InputError(
-                f"the model in {folder} is damaged ({error}): save it again."
-            ) from None
-        if description["format"] > FILE_FORMAT:
-            raise InputError(
-                f"the model in {folder} was saved by adnlib {description['adnlib']}: "
-                "update adnlib to read it."
+                f"the model in {str(folder)!r} was trained on other ImageNet weights "
+                f"({description['weights_sha256'][:12]}) than are here: save it self-contained."
             )
-        model = cls(**{**description["settings"], "device": device})
-        if model.embedding.weights_sha256 != description["weights_sha256"]:
-            raise InputError(
-                f"the model in {folder} was trained on other ImageNet weights "
-                f"({description['weights_sha256'][:12]}): give it those by the setting weights."
-            )
-        if missing := model._own_tensors().keys() ^ tensors.keys():
-            raise InputError(f"the model in {folder} lacks or adds {min(missing)}: save it again.")
+        model_files.check_tensors(folder, tensors, model._tensors(contained))
         model.load_state_dict(tensors, strict=False)
+        if found := description["threshold"]:
+            model.threshold = Threshold.from_description(found)
+        model.heat_scale = description["heat_scale"]
+        if done := description["training"]:
+            model.fitted = Fitted(**done)
         return model
 
-    def _own_tensors(self) -> dict[str, torch.Tensor]:
-        """All that ImageNet does not give: flow and attention, and random convolutions."""
+    def _take_bearings(self, held_out: torch.Tensor, fpr: float) -> float:
+        """Threshold and scale of maps by held-out images (N, 3, S, S), whose loss is returned."""
+        from adnlib.explain import gradcam  # which stands behind this on the road
+
+        embedded = self._embed_each(held_out)
+        self.threshold = threshold_for_fpr(self._score_each(embedded).numpy(), fpr)
+        highest = max(gradcam(self, image[None]).max().item() for image in held_out[:_MAPPED])
+        self.heat_scale = 2 * max(highest, 1e-12)  # all maps may be 0
+        return self.loss_embeddings(embedded)
+
+    def _embed_each(self, images: torch.Tensor) -> torch.Tensor:
+        # One by one: in a larger matrix product the same image has other last digits.
+        angles = self.test_angles(1)
+        return torch.cat([self.embed(image[None], angles) for image in images])
+
+    def _score_each(self, embedded: torch.Tensor) -> torch.Tensor:
+        return torch.cat([self.score_embeddings(one[None]) for one in embedded])
+
+    def _tensors(self, contained: bool) -> dict[str, torch.Tensor]:
+        """All that ImageNet does not give (flow, attention, random convolutions), or really all."""
         imagenet = set()
-        if self.embedding.weights_sha256 != "random":
+        if not contained and self.embedding.weights_sha256 != "random":
             imagenet = {
                 name
                 for name in self.state_dict()
                 if name.startswith("embedding.") and ".attention." not in name
             }
         return {name: t for name, t in self.state_dict().items() if name not in imagenet}
-
-    def _read(self, images: Images, good_only: bool = False) -> torch.Tensor:
-        if isinstance(images, torch.Tensor):
-            return images
-        if not isinstance(images, (str, Path)):
-            folder, paths = Path(), [Path(path).as_posix() for path in images]
-        elif good_only and (Path(images) / "train").is_dir():
-            folder, samples = Path(images), read_samples(Path(images))
-            paths = samples.loc[samples["split"] == "train", "path"].tolist()
-        else:
-            folder, paths = Path(images), image_files(Path(images))
-        return load_images(folder, paths, self.settings.image_size)[0]
-
-
-def find_device(name: str) -> torch.device:
-    """The device of that name; "auto" is CUDA where there is one.
-
-    Raises:
-        InputError: the name is none of a device, or a GPU is asked for and absent.
-    """
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise InputError(f"device is {name!r}: choose auto, cpu, cuda or cuda:<index>.") from None
-    if device.type == "cuda":
-        if (device.index or 0) >= torch.cuda.device_count():
-            raise InputError(
-                f"device is {name!r}, but torch sees {torch.cuda.device_count()} CUDA devices: "
-                "choose cpu, or install a CUDA build of torch and its driver."
-            )
-        torch.backends.cudnn.allow_tf32 = False  # the flow reads variances that TF32 blurs
-    return device

@@ -20,7 +20,7 @@ from adnlib.cluster import find_profile
 from adnlib.datasets import locate, read_samples
 from adnlib.errors import InputError
 from adnlib.grid import Grid, Options, make_grid
-from adnlib.model import find_device
+from adnlib.model_settings import find_device
 from adnlib.places import Place, find_places
 from adnlib.records import MAY_DIFFER
 from adnlib.runs import Settings, is_done, project_path, run_folder

@@ -1,4 +1,4 @@
-"""Checks that every set of settings shares: names that exist, values of the right type."""
+"""What all settings share: names that exist, values of the right type, `name=value` as typed."""
 
 from __future__ import annotations
 
@@ -48,3 +48,11 @@ def check_choice(settings: Any, name: str, choices: Iterable[str]) -> None:
         raise InputError(
             f"{name} is {getattr(settings, name)!r}: choose one of {', '.join(choices)}."
         )
+
+
+def assignment(text: str) -> tuple[str, str]:
+    """Name and value of `name=value`, as typed."""
+    name, equals, value = text.partition("=")
+    if not equals or not name:
+        raise InputError(f"{text!r} is no assignment: give name=value, such as --set epochs=48.")
+    return name.strip(), value.strip()

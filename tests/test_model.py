@@ -1,15 +1,14 @@
-import json
 import shutil
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from safetensors import safe_open
 from torchvision.models import resnet18
 
 from adnlib import AttentDifferNet, InputError
 from adnlib.attention import ATTENTION
+from adnlib.training import hold_out
 
 TINY = {"weights": "random", "image_size": 64, "scales": 1, "flow_blocks": 2, "flow_width": 16}
 TINY |= {"epochs": 1, "test_views": 3}
@@ -33,24 +32,108 @@ def model(images):
     return AttentDifferNet(attention="se", **TINY).fit(images)
 
 
-def test_folder_files_and_tensor_give_the_same_scores(model, images, folder):
+def test_images_of_every_kind_give_the_same_scores(model, images, folder):
     expected = model.score(images)
     assert expected.shape == (5,)
     assert torch.equal(model.score(folder), expected)
-    files = [folder / f"{i}.png" for i in (3, 1)]
-    angles = model.test_angles(2)
-    assert torch.equal(
-        model.score(files), model.score_embeddings(model.embed(images[[3, 1]], angles))
-    )
+    assert torch.equal(model.score(str(folder)), expected)
+    files = [folder / f"{i}.png" for i in range(5)]
+    opened = [Image.open(path) for path in files]
+    arrays = [np.asarray(image) for image in opened]
+    for given in (files, map(str, files), opened, arrays, np.stack(arrays), list(images)):
+        assert torch.equal(model.score(given), expected)
+    assert torch.equal(model.score([files[0], opened[1], arrays[2]]), expected[:3])
+    for one in (files[3], opened[3], arrays[3], images[3]):
+        assert torch.equal(model.score(one), expected[3:4])
 
 
-def test_an_images_score_does_not_depend_on_the_batch(model, images):
-    """Test angles are drawn image after image, so the first images of a longer list keep theirs."""
-    torch.testing.assert_close(model.score(images[:2]), model.score(images)[:2])
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ([], "there are no images"),
+        (np.zeros((64, 64, 3), np.float32), r"float32 \(64, 64, 3\) is no image: give uint8"),
+        (np.zeros((64, 64), np.uint8), "is no image"),
+        (np.zeros((64, 64, 4), np.uint8), "is no image"),
+        (np.zeros((0, 64, 3), np.uint8), "is no image"),
+        ([1, 2], "int is no image"),
+        (torch.zeros(2, 3, 32, 32, dtype=torch.uint8), r"\(2, 3, 32, 32\) holds no images"),
+        (torch.zeros(2, 3, 64, 64), "float32"),
+        (torch.zeros(0, 3, 64, 64, dtype=torch.uint8), "holds no images"),
+        (Image.new("F", (64, 64)), "floating-point"),
+        ("nowhere", "'nowhere' does not exist"),
+        (["nowhere.png"], "cannot be read as an image"),
+    ],
+)
+def test_what_is_no_image_is_said_in_one_sentence(model, given, message):
+    with pytest.raises(InputError, match=message) as refused:
+        model.score(given)
+    assert "\n" not in str(refused.value)
+
+
+def test_an_images_score_depends_on_nothing_but_the_image(model, images):
+    """To the last digit: not on how many there are, nor on its place or neighbours."""
+    expected = model.score(images)
+    assert torch.equal(model.score(images.flip(0)), expected.flip(0))
+    assert torch.equal(model.score(images[2:3]), expected[2:3])
+    assert torch.equal(model.score(images.repeat(4, 1, 1, 1)), expected.repeat(4))
+
+
+def test_fit_holds_out_what_the_threshold_is_made_from(images):
+    many = images.repeat(4, 1, 1, 1)
+    model = AttentDifferNet(**TINY)
+    assert (model.threshold, model.heat_scale, model.fitted) == (None, None, None)
+    model.fit(many, holdout=0.25, fpr=0.2)
+    held = many[hold_out(20, 0.25, seed=0)]
+    assert model.threshold.normal_scores == tuple(sorted(model.score(held).tolist()))
+    assert model.threshold.value == model.score(held).max()
+    assert (model.fitted.images, model.fitted.held_out, model.fitted.epochs) == (15, 5, 1)
+    assert np.isfinite([model.fitted.train_loss, model.fitted.holdout_loss]).all()
+    maps = [model.explain(image) for image in held]
+    assert max(heat.max().item() for heat in maps) <= model.heat_scale
+    assert model.fit(many, holdout=0).threshold is None
+
+
+def test_calibrate_counts_and_moves_the_threshold_only_where_asked(images):
+    model = AttentDifferNet(**TINY)
+    with pytest.raises(InputError, match="has no threshold"):
+        model.calibrate(images)
+    before = model.fit(images).threshold.value
+    assert (model.calibrate(images).threshold.value, model.threshold.anomalies) == (before, 5)
+    assert model.calibrate(images, balance=True).threshold.rule == "balance"
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"holdout": 1}, "holdout is 1"),
+        ({"holdout": -0.1}, "holdout is -0.1"),
+        ({"fpr": 0}, "fpr is 0"),
+        ({"fpr": 2}, "fpr is 2"),
+    ],
+)
+def test_wrong_shares_are_refused_before_anything_is_read(wrong, message):
+    with pytest.raises(InputError, match=message):
+        AttentDifferNet(**TINY).fit("nowhere", **wrong)
+
+
+def test_good_images_beside_others_are_not_trained_on(folder):
+    for kind in ("good", "scratch"):
+        (folder / kind).mkdir()
+        shutil.copy(folder / "0.png", folder / kind)
+    with pytest.raises(InputError, match="holds good images beside"):
+        AttentDifferNet(**TINY).fit(folder)
+    assert AttentDifferNet(**TINY).fit(folder / "good", holdout=0).fitted.images == 1
+
+
+def test_explain_gives_one_map_in_the_scores_unit(model, images, folder):
+    heat = model.explain(folder / "0.png")
+    assert heat.shape == (64, 64)
+    assert heat.min() >= 0
+    torch.testing.assert_close(heat, model.explain(images[0]))
 
 
 def test_score_is_the_mean_of_squares_over_views(model, images):
-    angles = model.test_angles(len(images))
+    angles = model.test_angles(1).expand(len(images), -1)
     embedded = model.embedding.embed(images, angles).flatten(0, 1)
     latent = model.flow(embedded)[0].detach().numpy().reshape(5, 3, -1)
     np.testing.assert_allclose(model.score(images), (latent**2).mean((1, 2)), rtol=1e-5)
@@ -69,8 +152,14 @@ def test_scores_are_those_of_before_other_backbones_and_places(attention, untrai
     generator = torch.Generator().manual_seed(0)
     images = torch.randint(0, 256, (3, 3, 128, 128), dtype=torch.uint8, generator=generator)
     model = AttentDifferNet(**{**TINY, "image_size": 128, "scales": 2, "attention": attention})
-    np.testing.assert_allclose(model.score(images), untrained, rtol=1e-6)
-    np.testing.assert_allclose(model.fit(images).score(images)[::2], trained, rtol=1e-6)
+
+    def scores():
+        return model.score_embeddings(model.embed(images, model.test_angles(3)))
+
+    # They differ by a thousandth from image to image; other processors round in the last digits.
+    np.testing.assert_allclose(scores(), untrained, rtol=2e-5)
+    model.fit(images, holdout=0)
+    np.testing.assert_allclose(scores()[::2], trained, rtol=2e-5)
 
 
 @pytest.mark.parametrize("changes", [{}, {"attention_open": True, "attention_residual": True}])
@@ -100,16 +189,16 @@ def test_open_gates_begin_near_differnet(images, attention):
     assert distance(attention_open=True) < 0.1 < distance()
 
 
-def test_a_model_with_a_given_backbone_keeps_none_of_it(tmp_path, images):
-    torch.save(resnet18(weights=None).state_dict(), tmp_path / "mine.pth")
-    settings = {**TINY, "weights": str(tmp_path / "mine.pth"), "backbone": "resnet18"}
-    model = AttentDifferNet(attention="eca", **settings).fit(images)
-    model.save(tmp_path)
-    kept = safe_open(tmp_path / "model.safetensors", "pt").keys()
-    assert {name for name in kept if not name.startswith("flow.")} == {
-        f"embedding.network.layer{stage}.attention.conv.weight" for stage in (1, 2, 3, 4)
-    }
-    assert torch.equal(AttentDifferNet.load(tmp_path).score(images), model.score(images))
+def test_a_model_with_a_given_backbone_holds_it_whole(tmp_path, images):
+    given = tmp_path / "mine.pth"
+    torch.save(resnet18(weights=None).state_dict(), given)
+    settings = {**TINY, "weights": str(given), "backbone": "resnet18", "attention": "eca"}
+    model = AttentDifferNet(**settings).fit(images)
+    model.save(tmp_path / "saved")
+    given.unlink()
+    loaded = AttentDifferNet.load(tmp_path / "saved")
+    assert torch.equal(loaded.score(images), model.score(images))
+    assert loaded.embedding.weights_sha256 == model.embedding.weights_sha256
 
 
 def test_test_angles():
@@ -129,35 +218,6 @@ def test_saved_and_loaded_it_scores_the_same(tmp_path, images, attention):
     assert repr(loaded) == repr(model)
 
 
-def test_damaged_models_are_refused(tmp_path, model):
-    model.save(tmp_path / "good")
-
-    def broken(name, damage):
-        folder = tmp_path / name
-        shutil.copytree(tmp_path / "good", folder)
-        damage(folder)
-        with pytest.raises(InputError, match=name):
-            AttentDifferNet.load(folder)
-
-    def edit(**changes):
-        def damage(folder):
-            path = folder / "model.json"
-            path.write_text(json.dumps(json.loads(path.read_text()) | changes))
-
-        return damage
-
-    def truncate(folder):
-        path = folder / "model.safetensors"
-        path.write_bytes(path.read_bytes()[:-10])
-
-    broken("no_description", lambda folder: (folder / "model.json").unlink())
-    broken("no_tensors", lambda folder: (folder / "model.safetensors").unlink())
-    broken("cut_description", lambda folder: (folder / "model.json").write_text("{"))
-    broken("cut_tensors", truncate)
-    broken("newer", edit(format=99))
-    broken("other_weights", edit(weights_sha256="0" * 64))
-
-
 @pytest.mark.parametrize(
     ("settings", "sentence"),
     [
@@ -166,6 +226,8 @@ def test_damaged_models_are_refused(tmp_path, model):
         ({"epochs": True}, "epochs is True"),
         ({"test_angles": "regular"}, "random, grid"),
         ({"test_views": 0}, "test_views"),
+        ({"seed": -1}, "seed is -1"),
+        ({"seed": 1 << 32}, "whole number from 0 to"),
         ({"device": "gpu"}, "auto, cpu, cuda"),
         ({"device": "cuda:77"}, "cuda:77"),
     ],

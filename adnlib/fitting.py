@@ -1,0 +1,157 @@
+"""From a folder of good images to a saved model: everything is checked before the long part."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TextIO
+
+from adnlib import model_files
+from adnlib.datasets import image_files
+from adnlib.errors import InputError
+from adnlib.inputs import good_files, read_images
+from adnlib.model import FPR, HOLDOUT, AttentDifferNet
+from adnlib.threshold import check_shares, clopper_pearson
+from adnlib.training import Epoch
+
+
+@dataclass(frozen=True)
+class Fit:
+    """What is asked for."""
+
+    folder: Path
+    """Good images, or a category in MVTec AD's layout."""
+    out: Path
+    """Folder for the model."""
+    settings: Mapping[str, Any]
+    """Fields of `ModelSettings`."""
+    holdout: float = HOLDOUT
+    fpr: float = FPR
+    anomalies: Path | None = None
+    """Folder of labelled anomalies, which training does not see."""
+    balance: bool = False
+    """Choose the threshold by the anomalies, too."""
+    on_bad_image: str = "stop"
+    self_contained: bool = False
+    force: bool = False
+    """Replace a model that lies in `out`."""
+
+
+def fit_folder(asked: Fit, say: Callable[[str], object], progress: Progress) -> AttentDifferNet:
+    """Train, choose a threshold, and save; `out` appears at the end, whole.
+
+    Args:
+        say: given what came out, a line at a time.
+        progress: told of every epoch.
+
+    Raises:
+        InputError: a folder, image, or setting cannot be used; a model is there already.
+    """
+    check_shares(asked.holdout, asked.fpr)
+    _check_out(asked)
+    good = [asked.folder / path for path in good_files(asked.folder)]
+    _check_anomalies(asked, good)
+    model = AttentDifferNet(**asked.settings)
+    model_files.check_room(asked.out, sum(p.nbytes for p in model.parameters()))
+    size = model.settings.image_size
+    images = read_images(good, size, on_bad_image=asked.on_bad_image)
+    anomalies = asked.anomalies and read_images(
+        asked.anomalies, size, on_bad_image=asked.on_bad_image
+    )
+    progress.begin(len(images), model)
+    try:
+        model.fit(images, progress.epoch, asked.holdout, asked.fpr)
+        if anomalies is not None:
+            model.calibrate(anomalies, asked.balance)
+    finally:
+        progress.end()
+    model.save(asked.out, asked.self_contained)
+    for line in summary(model):
+        say(line)
+    say(f"model: {str(asked.out)!r}")
+    return model
+
+
+def summary(model: AttentDifferNet) -> list[str]:
+    """What a fit gave, in sentences."""
+    done, threshold = model.fitted, model.threshold
+    lines = []
+    if done:
+        lines.append(
+            f"{done.images} images trained on for {done.epochs} epochs, {done.held_out} held out, "
+            f"{done.seconds:.0f} s"
+        )
+    if threshold is None:
+        return [*lines, "No threshold, since no image was held out: scores come without a verdict."]
+    lines.append(f"threshold {threshold.value:.6g}. {threshold.sentence}")
+    if threshold.anomalies and threshold.rule == "fpr":
+        least = clopper_pearson(threshold.found, threshold.anomalies)[0]
+        lines.append(
+            f"It finds {threshold.found} of {threshold.anomalies} labelled anomalies; of their "
+            f"kinds at least {100 * least:.0f} %, with 95 % confidence."
+        )
+    return lines
+
+
+class Progress:
+    """How far a fit is, and how long it will take.
+
+    On a terminal it is one line that is rewritten, else a line an epoch on standard error.
+    """
+
+    def __init__(self, stream: TextIO | None = None) -> None:
+        self._stream = stream or sys.stderr
+        self._rewrites = self._stream.isatty()
+
+    def begin(self, images: int, model: AttentDifferNet) -> None:
+        self._epochs = model.settings.epochs
+        self._show(f"{images} good images read; training on {model.device}")
+
+    def epoch(self, epoch: Epoch) -> None:
+        left = epoch.seconds / epoch.epoch * (self._epochs - epoch.epoch)
+        self._show(
+            f"epoch {epoch.epoch}/{self._epochs}  loss {epoch.train_loss:.4f}  "
+            f"{epoch.seconds:.0f} s, about {_duration(left)} left"
+        )
+        if epoch.epoch == self._epochs:
+            self._show("trained; scoring the held-out images")
+
+    def end(self) -> None:
+        if self._rewrites:
+            self._stream.write("\n")
+
+    def _show(self, line: str) -> None:
+        self._stream.write(f"\r\x1b[K{line}" if self._rewrites else f"{line}\n")
+        self._stream.flush()
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds / 60:.0f} min" if seconds >= 120 else f"{seconds:.0f} s"
+
+
+def _check_out(asked: Fit) -> None:
+    out = asked.out
+    if out.is_file():
+        raise InputError(f"{str(out)!r} is a file: give a new folder for the model.")
+    if out.is_dir() and any(out.iterdir()):
+        if not (out / model_files.JSON_NAME).exists():
+            raise InputError(f"{str(out)!r} holds other things: give a new folder for the model.")
+        if not asked.force:
+            raise InputError(
+                f"{str(out)!r} holds a model: give another folder, or --force to replace it."
+            )
+
+
+def _check_anomalies(asked: Fit, good: Sequence[Path]) -> None:
+    if asked.anomalies is None:
+        if asked.balance:
+            raise InputError("--balance needs labelled anomalies: give their folder.")
+        return
+    if not asked.holdout:
+        raise InputError("--anomalies needs held-out images: give --holdout above 0.")
+    anomalous = {os.path.realpath(asked.anomalies / path) for path in image_files(asked.anomalies)}
+    if both := anomalous & set(map(os.path.realpath, good)):
+        raise InputError(f"{min(both)!r} is both good and anomalous: take it out of one.")

@@ -1,0 +1,110 @@
+"""What a user calls images, files or arrays alike, as the one tensor that a model takes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+import torch
+from PIL import Image
+
+from adnlib.datasets import image_files, read_samples
+from adnlib.errors import InputError
+from adnlib.images import load_images, resize_image
+
+OneImage: TypeAlias = str | Path | Image.Image | np.ndarray | torch.Tensor
+"""A file, a PIL image, uint8 (H, W, 3), or a uint8 tensor (3, S, S) of the model's image_size."""
+
+Images: TypeAlias = OneImage | Iterable[OneImage]
+"""A folder, one image, several, or a uint8 tensor (N, 3, S, S) of the model's image_size."""
+
+
+def read_images(
+    images: Images, size: int, good_only: bool = False, on_bad_image: str = "stop"
+) -> torch.Tensor:
+    """Images of any kind as uint8 (N, 3, size, size).
+
+    Args:
+        images: of a folder all images below it, sorted by path.
+        size: side of the square in pixels; what is no tensor yet is resized to it.
+        good_only: of a folder in MVTec AD's layout take train/good alone.
+        on_bad_image: "stop" or "skip" at a file that cannot be read.
+
+    Raises:
+        InputError: nothing there, or something that is no image.
+    """
+    if isinstance(images, (str, Path)):
+        folder = Path(images)
+        if folder.is_file():
+            folder, paths = Path(), [folder.as_posix()]
+        else:
+            paths = good_files(folder) if good_only else image_files(folder)
+        return load_images(folder, paths, size, on_bad_image)[0]
+    if isinstance(images, torch.Tensor):
+        return _checked(images if images.ndim == 4 else images[None], size)
+    if isinstance(images, Image.Image) or (isinstance(images, np.ndarray) and images.ndim != 4):
+        return _converted(images, size)[None]
+    several = list(images)
+    if several and all(isinstance(image, (str, os.PathLike)) for image in several):
+        return load_images(Path(), [Path(path).as_posix() for path in several], size, on_bad_image)[
+            0
+        ]
+    if not several:
+        raise InputError("there are no images: give a folder, files, or arrays.")
+    return torch.stack([_one(image, size) for image in several])
+
+
+def good_files(folder: Path) -> list[str]:
+    """The good images of a folder: train/good in MVTec AD's layout, else all that lie below it.
+
+    Raises:
+        InputError: no images; or good ones lie beside others, which would be taken for good, too.
+    """
+    parts = {} if not folder.is_dir() else {c.name.lower(): c for c in folder.iterdir()}
+    if "train" in parts:
+        samples = read_samples(folder)
+        return samples.loc[samples["split"] == "train", "path"].tolist()
+    paths = image_files(folder)
+    kinds = {path.partition("/")[0] for path in paths}
+    if len(kinds) > 1 and {kind.lower() for kind in kinds} & {"good", "normal"}:
+        raise InputError(
+            f"{str(folder)!r} holds good images beside {min(kinds - {'good', 'normal'})!r}: give "
+            f"the folder of the good ones alone."
+        )
+    return paths
+
+
+def _one(image: OneImage, size: int) -> torch.Tensor:
+    if isinstance(image, (str, Path)):
+        return load_images(Path(), [Path(image).as_posix()], size)[0][0]
+    if isinstance(image, torch.Tensor):
+        return _checked(image[None], size)[0]
+    return _converted(image, size)
+
+
+def _converted(image: Image.Image | np.ndarray, size: int) -> torch.Tensor:
+    if isinstance(image, np.ndarray):
+        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
+            raise InputError(
+                f"an array of {image.dtype} {image.shape} is no image: give uint8 (H, W, 3), "
+                "red first."
+            )
+        image = Image.fromarray(image)
+    if not isinstance(image, Image.Image):
+        raise InputError(
+            f"{type(image).__name__} is no image: give a path, a PIL image, an array or a tensor."
+        )
+    return resize_image(image, size)
+
+
+def _checked(images: torch.Tensor, size: int) -> torch.Tensor:
+    if images.dtype != torch.uint8 or images.shape[1:] != (3, size, size) or not len(images):
+        raise InputError(
+            f"a tensor of {str(images.dtype).removeprefix('torch.')} {tuple(images.shape)} holds "
+            f"no images for this model: give uint8 (N, 3, {size}, {size}), or arrays (H, W, 3), "
+            "which are resized."
+        )
+    return images

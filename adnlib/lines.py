@@ -1,0 +1,77 @@
+"""Lines of scores as CSV or JSON lines. Whatever happens, what was written is whole lines."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import io
+import json
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import BinaryIO
+
+from adnlib.errors import InputError
+from adnlib.model_files import writing
+from adnlib.scoring import Line
+
+FORMATS = ("csv", "jsonl")
+
+
+@contextlib.contextmanager
+def line_writer(
+    out: Path | None, line_format: str = "csv", force: bool = False
+) -> Iterator[Callable[[Line], None]]:
+    """A function that writes a line, at once and whole; CSV has its header by then.
+
+    Text is UTF-8; bytes of a file name that are none appear as backslash escapes.
+
+    Args:
+        out: the file; None for standard output.
+        line_format: one of `FORMATS`.
+        force: replace a file that is there.
+
+    Raises:
+        InputError: the file is there already, or cannot be written.
+        BrokenPipeError: whoever read standard output has gone.
+    """
+    if out and out.is_file() and not force:
+        raise InputError(f"{str(out)!r} is there: give another file, or --force to replace it.")
+    name = out or Path("standard output")
+    with contextlib.ExitStack() as stack:
+        with writing(name):
+            file = stack.enter_context(out.open("wb", buffering=0)) if out else sys.stdout.buffer
+
+        def write(line: Line) -> None:
+            text = _csv(line) if line_format == "csv" else json.dumps(line._asdict()) + "\n"
+            with writing(name):
+                _write_whole(file, text.encode("utf-8", "backslashreplace"))
+
+        if line_format == "csv":
+            with writing(name):
+                _write_whole(file, _csv(Line._fields).encode())
+        yield write
+
+
+def _csv(values: Sequence[object]) -> str:
+    text = io.StringIO()
+    # Nine digits are all that a score, a float32, has.
+    cells = [f"{value:.9g}" if isinstance(value, float) else value for value in values]
+    csv.writer(text, lineterminator="\n").writerow(cells)
+    return text.getvalue()
+
+
+def _write_whole(file: BinaryIO, line: bytes) -> None:
+    if file is sys.stdout.buffer:
+        file.write(line)
+        file.flush()
+        return
+    end = file.tell() if file.seekable() else None
+    try:
+        while line:
+            line = line[file.write(line) :]  # a full disk takes part of it before it complains
+    except OSError:
+        if end is not None:
+            with contextlib.suppress(OSError):
+                file.truncate(end)
+        raise

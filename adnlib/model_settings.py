@@ -1,0 +1,63 @@
+"""The settings of a detector, and the device that it is on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from adnlib.backbones import EmbeddingSettings
+from adnlib.errors import InputError
+from adnlib.flow import FlowSettings
+from adnlib.settings import check_choice, check_positive, check_types
+from adnlib.training import TrainingSettings
+
+TEST_ANGLES = ("random", "grid")
+
+_SEEDS = 1 << 32
+
+
+@dataclass(frozen=True)
+class ModelSettings(EmbeddingSettings, FlowSettings, TrainingSettings):
+    """Everything that makes a detector; the defaults are the paper's."""
+
+    test_views: int = 64
+    """Rotations of each image that a score is the mean of."""
+    test_angles: str = "random"
+    """"random": drawn like the training's angles, from the seed; "grid": i * 360 / test_views."""
+    seed: int = 0
+    """Of the initial weights, the order of images, and all angles."""
+    device: str = "auto"
+    """"auto" (CUDA where there is one), "cpu", "cuda" or "cuda:1"."""
+
+    def __post_init__(self) -> None:
+        check_types(self)
+        EmbeddingSettings.__post_init__(self)
+        FlowSettings.__post_init__(self)
+        TrainingSettings.__post_init__(self)
+        check_positive(self, "test_views")
+        check_choice(self, "test_angles", TEST_ANGLES)
+        if not 0 <= self.seed < _SEEDS:
+            raise InputError(f"seed is {self.seed}: give a whole number from 0 to 2^32 - 1.")
+
+
+def find_device(name: str) -> torch.device:
+    """The device of that name; "auto" is CUDA where there is one.
+
+    Raises:
+        InputError: the name is none of a device, or a GPU is asked for and absent.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise InputError(f"device is {name!r}: choose auto, cpu, cuda or cuda:<index>.") from None
+    if device.type == "cuda":
+        if (device.index or 0) >= torch.cuda.device_count():
+            raise InputError(
+                f"device is {name!r}, but torch sees {torch.cuda.device_count()} CUDA devices: "
+                "choose cpu, or install a CUDA build of torch and its driver."
+            )
+        torch.backends.cudnn.allow_tf32 = False  # the flow reads variances that TF32 blurs
+    return device

@@ -1,0 +1,68 @@
+"""The settings of a fit: a preset, a settings file over it, single settings over both."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from adnlib.errors import InputError
+from adnlib.grid import read_value, typed
+from adnlib.model_settings import ModelSettings
+from adnlib.settings import check_names
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "quick": {"epochs": 8, "test_views": 16},
+    "standard": {"epochs": 48},
+    "paper": {},
+}
+"""What each preset changes in the defaults, which are the paper's (192 epochs, 64 test views)."""
+
+
+def fit_settings(
+    preset: str, config: Path | None = None, single: Mapping[str, str] | None = None
+) -> dict[str, Any]:
+    """The settings that differ from the defaults, checked.
+
+    Args:
+        preset: one of `PRESETS`.
+        config: a YAML file, keys are fields of `ModelSettings`.
+        single: values as typed, by name.
+
+    Raises:
+        InputError: a name is unknown (the nearest is named), or a value cannot be used.
+    """
+    check_names([preset], PRESETS, "preset")
+    settings = PRESETS[preset] | (_read(config) if config else {})
+    single = single or {}
+    check_names(single, _names())
+    settings |= typed({name: read_value(text) for name, text in single.items()})
+    ModelSettings(**settings)
+    return settings
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        if content is None:
+            return {}
+        if not isinstance(content, dict):
+            raise InputError(f"it holds a {type(content).__name__}: give name: value lines.")
+        check_names(map(str, content), _names())
+        settings = typed(content)
+        ModelSettings(**settings)
+    except OSError as error:
+        raise InputError(f"cannot read the settings file {path}: {error.strerror}.") from error
+    except InputError as error:
+        raise InputError(f"in the settings file {path}: {error}") from error
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        reason = " ".join(str(error).split())
+        raise InputError(f"the settings file {path} is not YAML: {reason}.") from error
+    return settings
+
+
+def _names() -> list[str]:
+    return [field.name for field in dataclasses.fields(ModelSettings)]

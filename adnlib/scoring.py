@@ -1,0 +1,188 @@
+"""A stream of files to a stream of scores: constant memory, whatever their number.
+
+While a batch is scored the next one is decoded. Nothing here depends on where in the stream an
+image stands.
+"""
+
+from __future__ import annotations
+
+import glob
+import itertools
+import os
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image
+
+from adnlib.datasets import is_hidden, is_image, natural
+from adnlib.errors import InputError
+from adnlib.evaluation import percentiles
+from adnlib.heatmaps import overlay
+from adnlib.images import read_image
+from adnlib.machine import cores
+from adnlib.model import AttentDifferNet
+from adnlib.model_files import writing
+
+HEAT_SUFFIX = ".heat.png"
+"""Behind the whole name of an image, so that a picture of heat never replaces an image."""
+
+
+class Line(NamedTuple):
+    """What is said of one image; None where there is nothing to say."""
+
+    path: str
+    score: float | None = None
+    verdict: str | None = None
+    """"good" or "anomalous"."""
+    percentile: float | None = None
+    """Of the score among the held-out normal images, 0..100."""
+    error: str | None = None
+    """Why the image could not be read."""
+
+
+def find_images(words: Sequence[str], stdin: Iterable[str]) -> Iterator[str]:
+    """The files that the words of a command stand for, one after the other.
+
+    Args:
+        words: files, folders (all images below, links to folders not followed), globs, or "-".
+        stdin: lines with a path each, for "-".
+
+    Raises:
+        InputError: at once, if a word stands for nothing.
+    """
+    return itertools.chain.from_iterable([_found(word, stdin) for word in words])
+
+
+def score_files(
+    model: AttentDifferNet,
+    paths: Iterable[str],
+    batch: int = 16,
+    on_bad_image: str = "report",
+    heatmaps: Path | None = None,
+) -> Generator[Line, None, None]:
+    """Score files as they come, in their order.
+
+    Args:
+        model: as loaded.
+        paths: taken no further ahead than two batches.
+        batch: images decoded and held in memory at a time; it changes no score.
+        on_bad_image: "report" gives a line with the error, "stop" raises it.
+        heatmaps: folder for an overlay PNG of each image.
+
+    Raises:
+        InputError: an image cannot be read and that is to stop; a map cannot be drawn or written.
+    """
+    if heatmaps and model.heat_scale is None:
+        raise InputError(
+            "the model has no scale for maps, since no image was held out: fit it with --holdout "
+            "above 0."
+        )
+    size = model.settings.image_size
+    pool = ThreadPoolExecutor(cores())
+    try:
+        ahead: list[tuple[str, Future[torch.Tensor]]] = []
+        remaining = iter(paths)
+        while True:
+            coming = [
+                (path, pool.submit(read_image, Path(path), size))
+                for path in itertools.islice(remaining, batch)
+            ]
+            yield from _score_batch(model, ahead, on_bad_image, heatmaps)
+            if not coming:
+                return
+            ahead = coming
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def heat_path(folder: Path, path: str) -> Path:
+    """Where the overlay of an image goes: below the folder, under the image's own path."""
+    parts = [
+        "__" if part == ".." else part for part in Path(path).parts if part != Path(path).anchor
+    ]
+    return folder.joinpath(*parts[:-1], f"{parts[-1]}{HEAT_SUFFIX}")
+
+
+def _found(word: str, stdin: Iterable[str]) -> Iterator[str]:
+    if word == "-":
+        return (line for line in (raw.rstrip("\r\n") for raw in stdin) if line)
+    if Path(word).is_dir():
+        below = _images_below(word)
+        first = next(below, None)
+        if first is None:
+            raise InputError(f"{word!r} holds no images: give a folder that does.")
+        return itertools.chain([first], below)
+    if os.path.lexists(word):
+        return iter([word])
+    matches = sorted(glob.glob(word, recursive=True), key=natural)  # noqa: PTH207
+    if not matches:
+        raise InputError(f"there is no {word!r}: give images, folders, globs, or - for a list.")
+    return itertools.chain.from_iterable(
+        _images_below(match) if Path(match).is_dir() else [match] for match in matches
+    )
+
+
+def _images_below(folder: str) -> Iterator[str]:
+    waiting = [(folder, True)]
+    while waiting:
+        place, is_folder = waiting.pop()
+        if not is_folder:
+            yield place
+            continue
+        try:
+            with os.scandir(place) as entries:
+                children = [
+                    (entry.path, entry.is_dir(follow_symlinks=False))
+                    for entry in entries
+                    if not is_hidden(entry.name)
+                    and (entry.is_dir(follow_symlinks=False) or is_image(entry.name))
+                ]
+        except OSError as error:
+            raise InputError(
+                f"the folder {place!r} cannot be read ({error.strerror}): change its permissions."
+            ) from None
+        waiting += sorted(children, key=lambda child: natural(child[0]), reverse=True)
+
+
+def _score_batch(
+    model: AttentDifferNet,
+    batch: Sequence[tuple[str, Future[torch.Tensor]]],
+    on_bad_image: str,
+    heatmaps: Path | None,
+) -> Iterator[Line]:
+    """One by one, so that a line is out as soon as its image is scored."""
+    for path, decoded in batch:
+        try:
+            image = decoded.result()
+        except (InputError, MemoryError) as error:
+            if on_bad_image == "stop":
+                raise InputError(str(error) or f"{path!r} is too large for the memory.") from None
+            yield Line(path, error=str(error) or "it is too large for the memory")
+            continue
+        (score,) = model.score(image).tolist()
+        if heatmaps:
+            _draw(model, image, heat_path(heatmaps, path))
+        yield _judged(model, path, score)
+
+
+def _judged(model: AttentDifferNet, path: str, score: float) -> Line:
+    if model.threshold is None:
+        return Line(path, score)
+    verdict = "anomalous" if score > model.threshold.value else "good"
+    (percentile,) = percentiles([score], model.threshold.normal_scores)
+    return Line(path, score, verdict, float(percentile))
+
+
+def _draw(model: AttentDifferNet, image: torch.Tensor, path: Path) -> None:
+    assert model.heat_scale is not None  # looked at before the first image
+    heat = model.explain(image).numpy()
+    # A good image keeps the dark half of the colours; an anomalous one, whose map can be beyond all
+    # bounds, is stretched to its own highest place, or it would be of the last colour all over.
+    pixels = overlay(image, heat, max(model.heat_scale, float(heat.max())))
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray((255 * pixels).round().astype(np.uint8)).save(path)
