@@ -16,8 +16,9 @@ import pandas as pd
 
 from adnlib.catalogue import CATALOGUE
 from adnlib.demo import DEMO_SETS
-from adnlib.records import Run, variant_order, variant_title
+from adnlib.records import Run
 from adnlib.runs import Settings
+from adnlib.variants import variant_order, variant_title
 
 MEAN = "mean"
 

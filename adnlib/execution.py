@@ -7,7 +7,6 @@ which parameters, GPUs and threads there are. It prints one line.
 from __future__ import annotations
 
 import fcntl
-import json
 import logging
 import os
 import time
@@ -22,6 +21,7 @@ from jupyter_client import AsyncKernelManager
 from nbclient.exceptions import DeadKernelError
 
 from adnlib import progress
+from adnlib.folders import write_json
 from adnlib.machine import end_with
 
 PROJECT = Path(__file__).resolve().parent.parent
@@ -59,7 +59,7 @@ def run_cell(plan: dict[str, Any], key: str) -> bool:
             reason = "the notebook ended without writing metrics.json"
     except NotebookError as failure:
         reason = str(failure)
-        _write_json(folder / "failed.json", {"reason": reason})
+        write_json(folder / "failed.json", {"reason": reason})
     progress.tell_run(plan, key, time.monotonic() - started, reason)
     return not reason
 
@@ -76,7 +76,7 @@ def run_notebook(plan: dict[str, Any], name: str, parameters: dict[str, Any]) ->
     try:
         execute(name, output, {"results": str(results), **parameters}, log, _environment(plan))
     except NotebookError as failure:
-        _write_json(failed, {"reason": str(failure)})
+        write_json(failed, {"reason": str(failure)})
         line = f"FAILED notebook {title}: {failure}; log: {log}"
     else:
         line = f"done: notebook {title}"
@@ -209,7 +209,3 @@ def _free_slot(folder: Path, count: int) -> Iterator[int]:
                 yield slot
                 return
         time.sleep(0.5)
-
-
-def _write_json(path: Path, value: object) -> None:
-    path.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")

@@ -20,9 +20,9 @@ from matplotlib.lines import Line2D
 
 from adnlib.errors import InputError
 from adnlib.evaluation import MeanRoc, Roc, mean_roc, roc
-from adnlib.records import Run, read_runs, readable, sorted_variants, variant_title
+from adnlib.records import Run, read_runs, readable, sorted_variants
 from adnlib.report import alert, circumstances, dataset_title
-from adnlib.runs import variant_settings
+from adnlib.variants import variant_settings, variant_title
 
 ALERT_COLOUR = "#b2182b"
 _DPI = 200

@@ -15,8 +15,9 @@ from matplotlib.lines import Line2D
 
 from adnlib.comparison import MEAN
 from adnlib.figures import ALERT_COLOUR, line_style, save, style
-from adnlib.records import read_runs, variant_order, variant_title
+from adnlib.records import read_runs
 from adnlib.report import SELECTION_NAMES, alert
+from adnlib.variants import variant_order, variant_title
 
 _LINE = 0.2  # inches a variant of a category
 

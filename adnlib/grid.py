@@ -16,9 +16,10 @@ import yaml
 
 from adnlib.catalogue import category_name, dataset_name
 from adnlib.errors import InputError
-from adnlib.runs import Settings, project_path, variant_settings
+from adnlib.runs import Settings, project_path
 from adnlib.schema import ALL, check_grid
 from adnlib.settings import check_names
+from adnlib.variants import variant_settings
 
 GRIDS = Path("workflow/grids")
 OWN_OPTIONS = {

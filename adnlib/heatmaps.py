@@ -25,9 +25,10 @@ from adnlib.errors import InputError
 from adnlib.explain import upsample
 from adnlib.figures import ALERT_COLOUR, save, style
 from adnlib.images import read_image, read_mask
-from adnlib.records import Run, read_runs, variant_order, variant_title
+from adnlib.records import Run, read_runs
 from adnlib.report import alert, circumstances, dataset_title
 from adnlib.selection import RULE, SCALE_PERCENTILE, Chosen, choose, listed
+from adnlib.variants import variant_order, variant_title
 
 _COLOURS = colormaps["jet"]
 _BLEND = 0.5

@@ -17,7 +17,8 @@ import pandas as pd
 
 from adnlib import tables
 from adnlib.comparison import MEAN, auroc_table
-from adnlib.records import Run, asked_cells, asked_seeds, read_runs, variant_title
+from adnlib.folders import is_done
+from adnlib.records import Run, asked_cells, asked_seeds, read_runs
 from adnlib.report import (
     FEWER,
     SELECTION_NAMES,
@@ -27,8 +28,8 @@ from adnlib.report import (
     dataset_title,
     number,
 )
-from adnlib.runs import is_done
 from adnlib.tables import Cell, Sheet, duration
+from adnlib.variants import variant_title
 
 
 def closing_text(results: str | Path) -> str:

@@ -19,11 +19,12 @@ from adnlib import machine
 from adnlib.cluster import find_profile
 from adnlib.datasets import locate, read_samples
 from adnlib.errors import InputError
+from adnlib.folders import is_done, run_folder
 from adnlib.grid import Grid, Options, make_grid
 from adnlib.model_settings import find_device
 from adnlib.places import Place, find_places
 from adnlib.records import MAY_DIFFER
-from adnlib.runs import Settings, is_done, project_path, run_folder
+from adnlib.runs import Settings, project_path
 
 _RUN_MEMORY = 2 * 2**30  # libraries, views and activations
 _PARAMETER_MEMORY = 24  # weight, gradient, Adam's two moments, and a half more for passing copies

@@ -22,6 +22,8 @@ import pandas as pd
 from adnlib import runs
 from adnlib.attention import ATTENTION
 from adnlib.errors import InputError
+from adnlib.folders import is_done
+from adnlib.variants import variant_order
 
 # Settings that say which run it is, or where and how fast it ran, and not what was computed.
 # Runs of one data set may differ in these and in no others.
@@ -87,21 +89,6 @@ class Run:
             return np.asarray(archive["maps"], dtype=np.float32)
 
 
-def variant_title(variant: str) -> str:
-    """The name under which a variant stands in every table and figure."""
-    told = runs.variant_settings(variant)
-    untrained = ", untrained" if "attention_training" in told else ""
-    standardized = ", standardised features" if "standardize" in told else ""
-    return ATTENTION[told["attention"]].title + untrained + standardized
-
-
-def variant_order(variant: str) -> tuple[bool, bool, int]:
-    """Sorting key: DifferNet, attention in `ATTENTION`'s order, untrained; then standardised."""
-    told = runs.variant_settings(variant)
-    order = list(ATTENTION).index(told["attention"])
-    return "standardize" in told, "attention_training" in told, order
-
-
 def sorted_variants(found: Iterable[Run]) -> list[str]:
     """The variants that occur, each once, in the order of tables and figures."""
     return sorted({run.variant for run in found}, key=variant_order)
@@ -122,7 +109,7 @@ def read_runs(results: str | Path, dataset: str | None = None) -> list[Run]:
     found: list[Run] = []
     left_out: list[str] = []
     for folder in sorted(root.glob(f"{dataset or '*'}/*/*/seed*")):
-        if not runs.is_done(folder):
+        if not is_done(folder):
             left_out.append(f"{folder} (unfinished)")
             continue
         try:

@@ -25,8 +25,9 @@ from adnlib.comparison import (
     published_numbers,
 )
 from adnlib.demo import DEMO_SETS
-from adnlib.records import Run, asked_seeds, read_runs, sorted_variants, variant_title
+from adnlib.records import Run, asked_seeds, read_runs, sorted_variants
 from adnlib.tables import Cell, Sheet
+from adnlib.variants import variant_title
 
 RANDOM_WEIGHTS = (
     "RANDOM WEIGHTS: the backbone never saw ImageNet; these results show that the programs run, "

@@ -7,19 +7,16 @@ written last and atomically: its presence means that the run is done.
 from __future__ import annotations
 
 import ast
-import contextlib
 import dataclasses
-import fcntl
 import importlib.metadata
 import itertools
 import json
 import math
-import os
 import platform
 import subprocess
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -34,16 +31,13 @@ from adnlib.attention import ATTENTION
 from adnlib.errors import InputError
 from adnlib.evaluation import roc
 from adnlib.explain import gradcam
+from adnlib.folders import DONE, is_done, run_folder, take, write_json, writing
 from adnlib.images import load_images
 from adnlib.model import AttentDifferNet, ModelSettings
 from adnlib.settings import check_choice, check_names, check_positive
 from adnlib.training import hold_out
+from adnlib.variants import FROZEN, STANDARDIZED
 
-DONE = "metrics.json"
-FROZEN = "_frozen"
-"""Behind the name of an attention: its blocks keep their random values."""
-STANDARDIZED = "_standardized"
-"""Behind that: features are standardised before the flow."""
 SELECTIONS = ("last", "selected", "best_on_test", "averaged")
 """Ways to choose the epoch whose scores are reported: the last one; the one with the lowest loss of
 held-out good images; the one with the highest test AUROC, which looks at the test labels as
@@ -94,27 +88,6 @@ class Settings(ModelSettings):
         """The attention, whether it stays untrained, and whether features are standardised."""
         frozen = ATTENTION[self.attention].learns and self.attention_training == "frozen"
         return self.attention + FROZEN * frozen + STANDARDIZED * self.standardize
-
-
-def variant_settings(variant: str) -> dict[str, Any]:
-    """The settings that the name of a variant tells, the reverse of `Settings.variant`."""
-    told: dict[str, Any] = {}
-    if variant.endswith(STANDARDIZED):
-        variant, told["standardize"] = variant.removesuffix(STANDARDIZED), True
-    attention = variant.removesuffix(FROZEN)
-    if attention != variant and attention in ATTENTION and ATTENTION[attention].learns:
-        variant, told["attention_training"] = attention, "frozen"
-    return {"attention": variant, **told}
-
-
-def run_folder(results: Path, dataset: str, category: str, variant: str, seed: int) -> Path:
-    """Where a run's results lie."""
-    return results / "runs" / dataset / category / variant / f"seed{seed}"
-
-
-def is_done(folder: Path) -> bool:
-    """Whether the run in this folder was finished."""
-    return (folder / DONE).is_file()
 
 
 def project_path(path: str | Path) -> Path:
@@ -185,12 +158,12 @@ class Run:
             settings.seed,
         )
         self._began = time.perf_counter()
-        with _writing(self.folder):
+        with writing(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
-            self._lock = _take(self.folder)
+            self._lock = take(self.folder)
             _check_same_settings(self.folder, settings)
             (self.folder / DONE).unlink(missing_ok=True)
-            _write_json(self.folder / "params.json", self._params())
+            write_json(self.folder / "params.json", self._params())
 
     def load_images(self) -> None:
         """Decode and resize all images, and hold some of the good ones out of training.
@@ -239,14 +212,14 @@ class Run:
         self.scores = test.drop(columns="split").assign(
             **{f"score_{which}": values for which, values in kept.items()}
         )
-        with _writing(self.folder):
+        with writing(self.folder):
             self.history.to_csv(self.folder / "history.csv", index=False)
             self.scores.to_csv(self.folder / "scores.csv", index=False)
 
     def explain(self) -> None:
         """Grad-CAM maps of all test images by the last epoch's model."""
         maps = gradcam(self.model, self.images("test"), self.settings.map_views)
-        with _writing(self.folder):
+        with writing(self.folder):
             np.savez_compressed(
                 self.folder / "maps.npz", maps=maps.numpy()
             )  # beyond float16's range
@@ -265,10 +238,10 @@ class Run:
             for split in ("train", "holdout", "test")
         }
         metrics["seconds"] = round(time.perf_counter() - self._began, 1)
-        with _writing(self.folder):
+        with writing(self.folder):
             if self.settings.save_model:
                 self.model.save(self.folder)
-            _write_json(self.folder / DONE, metrics)
+            write_json(self.folder / DONE, metrics)
         self._lock.close()
         return metrics
 
@@ -332,30 +305,6 @@ def describe_device(device: torch.device) -> str:
     return f"{(names or [platform.processor()])[0]}, {torch.get_num_threads()} threads"
 
 
-@contextlib.contextmanager
-def _writing(folder: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise InputError(
-            f"cannot write to {folder} ({error.strerror or error}): make room, or give another "
-            "results folder."
-        ) from error
-
-
-def _take(folder: Path) -> Any:
-    """A lock on the folder which the system frees when this process ends, however it ends."""
-    lock = (folder / ".lock").open("w")
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        lock.close()
-        raise InputError(
-            f"another run is writing {folder}: wait for it, or give another results folder."
-        ) from None
-    return lock
-
-
 def _check_same_settings(folder: Path, settings: Settings) -> None:
     if not is_done(folder):
         return
@@ -368,16 +317,6 @@ def _check_same_settings(folder: Path, settings: Settings) -> None:
                 f"{folder} holds a finished run with {name} = {found!r}, not {asked!r}: give "
                 "another results folder, or delete this one."
             )
-
-
-def _write_json(path: Path, content: Mapping[str, Any]) -> None:
-    beside = path.with_suffix(".part")
-    with beside.open("w") as file:
-        json.dump(content, file, indent=2)
-        file.write("\n")
-        file.flush()
-        os.fsync(file.fileno())
-    beside.replace(path)
 
 
 def _git_revision() -> str | None:

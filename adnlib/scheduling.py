@@ -24,10 +24,11 @@ from typing import Any
 from adnlib import cluster, overview, progress
 from adnlib.demo import make_demo
 from adnlib.errors import InputError
+from adnlib.folders import DONE
 from adnlib.machine import end_with
 from adnlib.places import DEMO_ROOT
 from adnlib.plan import Plan
-from adnlib.runs import DONE, project_path
+from adnlib.runs import project_path
 from adnlib.weights import load_alexnet
 
 SNAKEFILE = Path("workflow/Snakefile")

@@ -14,8 +14,9 @@ import pandas as pd
 
 from adnlib.errors import InputError
 from adnlib.evaluation import percentiles
-from adnlib.records import Run, readable, variant_order, variant_title
+from adnlib.records import Run, readable
 from adnlib.runs import project_path
+from adnlib.variants import variant_order, variant_title
 
 SCALE_PERCENTILE = 99.5
 RULE = (

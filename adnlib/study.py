@@ -17,10 +17,11 @@ from adnlib import tables
 from adnlib.comparison import MEAN
 from adnlib.errors import InputError
 from adnlib.evaluation import Array, mean_and_std, measures
-from adnlib.records import Run, read_runs, readable, variant_order, variant_title
+from adnlib.records import Run, read_runs, readable
 from adnlib.report import SELECTION_NAMES, SELECTION_TITLES, alert, circumstances, dataset_title
 from adnlib.significance import bootstrap, delong, interval, pair_wins, wilcoxon
 from adnlib.tables import Cell, Sheet
+from adnlib.variants import variant_order, variant_title
 
 PLAIN = "none"
 

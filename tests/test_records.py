@@ -8,7 +8,8 @@ import pytest
 from synthetic import make_grid, make_run, set_metrics
 
 from adnlib.errors import InputError
-from adnlib.records import read_runs, variant_order, variant_title
+from adnlib.records import read_runs
+from adnlib.variants import variant_order, variant_title
 
 
 def test_names_and_order_of_variants() -> None:

@@ -9,6 +9,7 @@ from PIL import Image
 
 from adnlib import InputError, records, runs
 from adnlib.evaluation import roc
+from adnlib.variants import variant_settings
 
 TINY = {"weights": "random", "image_size": 64, "scales": 1, "flow_blocks": 2, "flow_width": 16}
 TINY |= {"epochs": 3, "evaluate_every": 2, "test_views": 2, "train_views": 2, "map_views": 1}
@@ -226,7 +227,7 @@ def test_variant(attention, training, variant):
     standardized = dataclasses.replace(settings, standardize=True)
     assert standardized.variant == f"{variant}_standardized"
     for each in (settings, standardized):
-        assert runs.Settings(**runs.variant_settings(each.variant)).variant == each.variant
+        assert runs.Settings(**variant_settings(each.variant)).variant == each.variant
 
 
 CELLS = ["", "a = 1\nb = 2", "b = 3", "from adnlib import runs\nruns.check_parameters(globals())"]

@@ -1,0 +1,65 @@
+"""The folder of a run: where it lies, when it is done, and how it is written.
+
+It knows nothing of what a run does, and loads no torch.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from adnlib.errors import InputError
+
+DONE = "metrics.json"
+"""Written last and atomically: its presence means that the run is done."""
+
+
+def run_folder(results: Path, dataset: str, category: str, variant: str, seed: int) -> Path:
+    """Where a run's results lie."""
+    return results / "runs" / dataset / category / variant / f"seed{seed}"
+
+
+def is_done(folder: Path) -> bool:
+    """Whether the run in this folder was finished."""
+    return (folder / DONE).is_file()
+
+
+@contextlib.contextmanager
+def writing(folder: Path) -> Iterator[None]:
+    """Make an InputError of what the system says when the folder cannot be written."""
+    try:
+        yield
+    except OSError as error:
+        raise InputError(
+            f"cannot write to {folder} ({error.strerror or error}): make room, or give another "
+            "results folder."
+        ) from error
+
+
+def take(folder: Path) -> Any:
+    """A lock on the folder which the system frees when this process ends, however it ends."""
+    lock = (folder / ".lock").open("w")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        lock.close()
+        raise InputError(
+            f"another run is writing {folder}: wait for it, or give another results folder."
+        ) from None
+    return lock
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write the whole file or none of it, and have it on the disk."""
+    beside = path.with_suffix(".part")
+    with beside.open("w") as file:
+        json.dump(content, file, indent=2)
+        file.write("\n")
+        file.flush()
+        os.fsync(file.fileno())
+    beside.replace(path)
