@@ -71,7 +71,7 @@ samples.groupby(["split", "defect"]).size().rename("images").to_frame().T
 # ## Train
 #
 # `fit` takes a folder; only good images are looked at. Your own folder of good images works as
-# well.
+# well. A tenth of them is held out, and their scores give the threshold.
 
 # %%
 model = AttentDifferNet(
@@ -97,6 +97,7 @@ model.fit(folder, on_epoch=tell)
 # ## Score, and draw the ROC curve
 #
 # A score is how far an image lies from what good ones look like: the higher, the more anomalous.
+# The dashed line is the threshold, which has not seen these images.
 
 # %%
 test = samples[samples["split"] == "test"]
@@ -104,6 +105,7 @@ images, _ = load_images(folder, test["path"].tolist(), image_size)
 scores = model.score(images).numpy()
 curve = roc(test["label"], scores)
 print(f"AUROC {100 * curve['auroc']:.1f} %")
+print(model.threshold.sentence)
 
 # %%
 fig, (left, right) = plt.subplots(1, 2, figsize=(10, 4))
@@ -111,6 +113,7 @@ left.plot(curve["fpr"], curve["tpr"], drawstyle="steps-post")
 left.plot([0, 1], [0, 1], ":", color="gray")
 left.set(xlabel="false positive rate", ylabel="true positive rate", aspect="equal")
 sns.stripplot(x=scores, y=test["defect"].to_numpy(), hue=test["defect"].to_numpy(), ax=right)
+right.axvline(model.threshold.value, color="gray", linestyle="--")
 right.set(xscale="log", xlabel="anomaly score", ylabel="")
 fig.tight_layout()
 
