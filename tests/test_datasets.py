@@ -139,7 +139,7 @@ def test_absent_names_the_rest_of_the_catalogue(tmp_path):
         if name != "vari_grip":
             category(tmp_path / "insplad" / name)
     assert datasets.absent("insplad_fault", datasets.find(tmp_path)) == ["vari_grip"]
-    assert datasets.absent("elpv", []) == []
+    assert datasets.absent("my_set", []) == []
 
 
 @pytest.mark.parametrize(
