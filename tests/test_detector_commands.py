@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 import zlib
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -474,6 +475,8 @@ def test_interrupted_in_the_middle_what_was_written_is_whole_lines(data, model, 
         stderr=subprocess.PIPE,
         text=True,
         cwd=project_path("."),
+        # Tests that run in a shell's background were told to ignore Ctrl-C, and so would this.
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
     ) as process:
         process.stdin.write(f"{path}\n" * 2000)
         process.stdin.flush()
