@@ -125,8 +125,12 @@ def number(cell: dict[Hashable, Any] | None) -> str:
     """A row of `auroc_table` as text: mean, spread over seeds, and a mark for fewer seeds."""
     if cell is None:
         return "-"
-    spread = "" if pd.isna(cell["std"]) else f" ± {cell['std']:.2f}"
-    return f"{cell['mean']:.2f}{spread}" + (f" {FEWER}" if cell["fewer_seeds"] else "")
+    return with_spread(cell["mean"], cell["std"]) + (f" {FEWER}" if cell["fewer_seeds"] else "")
+
+
+def with_spread(mean: float, std: float) -> str:
+    """A mean with its standard deviation, where there is one."""
+    return f"{mean:.2f}" + ("" if pd.isna(std) else f" ± {std:.2f}")
 
 
 def _sheet(dataset: str, selection: str, group: list[Run], rows: pd.DataFrame) -> Sheet:

@@ -220,9 +220,8 @@ class Run:
         """Grad-CAM maps of all test images by the last epoch's model."""
         maps = gradcam(self.model, self.images("test"), self.settings.map_views)
         with writing(self.folder):
-            np.savez_compressed(
-                self.folder / "maps.npz", maps=maps.numpy()
-            )  # beyond float16's range
+            # As float32: the maps of a long training go beyond float16's range.
+            np.savez_compressed(self.folder / "maps.npz", maps=maps.numpy())
 
     def finish(self) -> dict[str, Any]:
         """Write the metrics; from here on the run counts as done."""

@@ -18,7 +18,14 @@ from adnlib.comparison import MEAN
 from adnlib.errors import InputError
 from adnlib.evaluation import Array, mean_and_std, measures
 from adnlib.records import Run, read_runs, readable
-from adnlib.report import SELECTION_NAMES, SELECTION_TITLES, alert, circumstances, dataset_title
+from adnlib.report import (
+    SELECTION_NAMES,
+    SELECTION_TITLES,
+    alert,
+    circumstances,
+    dataset_title,
+    with_spread,
+)
 from adnlib.significance import bootstrap, delong, interval, pair_wins, wilcoxon
 from adnlib.tables import Cell, Sheet
 from adnlib.variants import variant_order, variant_title
@@ -264,11 +271,10 @@ def _paired_row(
 
 
 def _measured(row: dict[Any, Any]) -> list[str]:
-    spread = "" if pd.isna(row["std"]) else f" ± {row['std']:.2f}"
     return [
         row["category"],
         row["method"],
-        f"{row['auroc']:.2f}{spread}",
+        with_spread(row["auroc"], row["std"]),
         f"[{row['low']:.1f}, {row['high']:.1f}]",
         *(f"{row[name]:.2f}" for name in ("average_precision", "best_f1", "fpr_at_95_recall")),
     ]
