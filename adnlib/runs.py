@@ -44,6 +44,9 @@ held-out good images; the one with the highest test AUROC, which looks at the te
 DifferNet's published code does and is optimistic. "averaged" are the means of the scores of the
 last `AVERAGED` evaluations, against the swing from one to the next."""
 AVERAGED = 3
+HOLDOUT = "holdout.csv"
+"""Scores of the held-out good images, as `scores.csv` has those of the test images: what a
+threshold is made of that has seen no test label."""
 PACKAGES = ("adnlib", "torch", "torchvision", "FrEIA", "grad-cam", "numpy", "pillow")
 
 
@@ -190,15 +193,21 @@ class Run:
     def train(self, say: Callable[[str], object] = print) -> None:
         """Train, and look at held-out and test images as often as the settings say."""
         test = self.samples[self.samples["split"] == "test"]
+        holdout = self.samples[self.samples["split"] == "holdout"]
         tested = _Look(self.model, self.images("test"))
-        held = _Look(self.model, self.images("holdout")) if self.settings.holdout else None
+        held = _Look(self.model, self.images("holdout")) if len(holdout) else None
         rows: list[dict[str, float]] = []
         scores: list[np.ndarray] = []
+        held_scores: list[np.ndarray] = []
         for epoch in self.model.train_epochs(self.images("train")):
             if epoch.epoch % self.settings.evaluate_every and epoch.epoch != self.settings.epochs:
                 continue
             scores.append(self.model.score_embeddings(tested.embeddings()).numpy())
-            loss = self.model.loss_embeddings(held.embeddings()) if held else math.nan
+            loss = math.nan
+            if held:
+                embedded = held.embeddings()
+                loss = self.model.loss_embeddings(embedded)
+                held_scores.append(self.model.score_embeddings(embedded).numpy())
             row = epoch.row() | {
                 "holdout_loss": loss,
                 "test_auroc": roc(test["label"], scores[-1])["auroc"],
@@ -207,14 +216,13 @@ class Run:
             rows.append(row)
             say(self._progress(row))
         self.history = pd.DataFrame(rows)
-        kept = {which: scores[row] for which, row in self._selected().items()}
-        kept["averaged"] = np.mean(scores[-AVERAGED:], axis=0)
-        self.scores = test.drop(columns="split").assign(
-            **{f"score_{which}": values for which, values in kept.items()}
-        )
+        self.scores = self._scored(test, scores)
         with writing(self.folder):
             self.history.to_csv(self.folder / "history.csv", index=False)
             self.scores.to_csv(self.folder / "scores.csv", index=False)
+            if held:
+                table = self._scored(holdout, held_scores)
+                table.to_csv(self.folder / HOLDOUT, index=False)
 
     def explain(self) -> None:
         """Grad-CAM maps of all test images by the last epoch's model."""
@@ -243,6 +251,14 @@ class Run:
             write_json(self.folder / DONE, metrics)
         self._lock.close()
         return metrics
+
+    def _scored(self, samples: pd.DataFrame, scores: list[np.ndarray]) -> pd.DataFrame:
+        """The samples with a column of scores for each choice of an epoch."""
+        kept = {which: scores[row] for which, row in self._selected().items()}
+        kept["averaged"] = np.mean(scores[-AVERAGED:], axis=0)
+        return samples.drop(columns="split").assign(
+            **{f"score_{which}": values for which, values in kept.items()}
+        )
 
     def _selected(self) -> dict[str, int]:
         """The history's row that each choice falls on; no "selected" without held-out images."""

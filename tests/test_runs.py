@@ -70,8 +70,12 @@ def test_a_run_leaves_what_the_report_reads(settings, tmp_path):
     assert metrics["auroc_selected"] == history["test_auroc"][lowest]
     assert (metrics["train_images"], metrics["holdout_images"]) == (5, 1)
     assert metrics["auroc_last"] == history["test_auroc"].iloc[-1]
-    of_both = (run.seen[0] + run.seen[1]) / 2  # there were two evaluations
+    of_both = (run.seen[0] + run.seen[2]) / 2  # two evaluations, each of test and held-out images
     np.testing.assert_allclose(scores["score_averaged"], of_both, rtol=1e-5)
+    held = pd.read_csv(folder / runs.HOLDOUT)
+    assert list(held) == list(scores)
+    assert held["path"].tolist() == run.samples.query("split == 'holdout'")["path"].tolist()
+    assert np.isfinite(held[columns]).all(axis=None)
     assert json.loads((folder / "metrics.json").read_text()) == metrics
     assert np.load(folder / "maps.npz")["maps"].shape == (6, 3, 3)
     params = json.loads((folder / "params.json").read_text())
@@ -86,6 +90,7 @@ def test_without_held_out_images_no_epoch_is_selected(settings, tmp_path):
     assert (metrics["train_images"], metrics["holdout_images"]) == (6, 0)
     assert "auroc_selected" not in metrics
     assert "score_selected" not in run.scores
+    assert not (run.folder / runs.HOLDOUT).exists()
     assert run.history["holdout_loss"].isna().all()
     [record] = records.read_runs(tmp_path)
     assert list(record.aurocs) == ["last", "best_on_test", "averaged"]
