@@ -32,9 +32,41 @@ def rotate(images: torch.Tensor, angles: torch.Tensor) -> torch.Tensor:
     count, channels, height, width = images.shape
     if height != width or angles.shape != (count,):
         raise ValueError(f"one angle a square image, got {images.shape} and {angles.shape}")
-    source, inside = _source_pixels(angles, height, images.device)
-    pixels = images.flatten(2).gather(2, source[:, None].expand(-1, channels, -1))
+    source, inside = _source_pixels(turns(angles, height).to(images.device), height)
+    pixels = images.flatten(2).gather(2, source.long()[:, None].expand(-1, channels, -1))
     return torch.where(inside[:, None], pixels, 0).view(images.shape)
+
+
+def turns(angles: torch.Tensor, size: int) -> torch.Tensor:
+    """PIL's affine maps of these angles for squares of `size` pixels.
+
+    Args:
+        angles: (V,) degrees, float64.
+
+    Returns:
+        int32 (V, 2, 3) on the CPU: of the source's x and of its y, the value at a view's first
+        pixel, and what a column and a row to the right and below add, in 1 / 65536 pixels.
+    """
+    rounded = [-math.radians(angle % 360.0) for angle in angles.tolist()]
+    cos = torch.tensor([round(math.cos(turn), 15) for turn in rounded], dtype=torch.float64)
+    sin = torch.tensor([round(math.sin(turn), 15) for turn in rounded], dtype=torch.float64)
+    return torch.stack([_line(cos, sin, size), _line(-sin, cos, size)], 1)
+
+
+def every_turn(images: torch.Tensor, maps: torch.Tensor) -> torch.Tensor:
+    """Every image at every angle: as `rotate`, of what is known before the images come.
+
+    Args:
+        images: (N, C, S, S), any dtype.
+        maps: (V, 2, 3), what `turns` gives for S pixels, on the images' device.
+
+    Returns:
+        (N, V, C, S, S) of the images' dtype.
+    """
+    size = images.shape[-1]
+    source, inside = _source_pixels(maps, size)
+    pixels = images.flatten(2).index_select(2, source.flatten()).unflatten(2, source.shape)
+    return torch.where(inside, pixels, 0).transpose(1, 2).unflatten(3, (size, size))
 
 
 def draw_angles(
@@ -54,28 +86,18 @@ def grid_angles(images: int, views: int) -> torch.Tensor:
     return (torch.arange(views, dtype=torch.float64) * 360 / views).expand(images, views)
 
 
-def _source_pixels(
-    angles: torch.Tensor, size: int, device: torch.device
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Flat index (N, S * S) of the pixel that each pixel of a view shows, and if it lies inside."""
-    turns = [-math.radians(angle % 360.0) for angle in angles.tolist()]
-    cos = torch.tensor([round(math.cos(turn), 15) for turn in turns], dtype=torch.float64)
-    sin = torch.tensor([round(math.sin(turn), 15) for turn in turns], dtype=torch.float64)
-    x = _coordinates(cos, sin, size, device)
-    y = _coordinates(-sin, cos, size, device)
-    inside = (x >= 0) & (x < size) & (y >= 0) & (y < size)
-    return torch.where(inside, y * size + x, 0).flatten(1).long(), inside.flatten(1)
-
-
-def _coordinates(
-    along_x: torch.Tensor, along_y: torch.Tensor, size: int, device: torch.device
-) -> torch.Tensor:
-    """One source coordinate (N, S, S) of each pixel's centre under the affine map."""
+def _line(along_x: torch.Tensor, along_y: torch.Tensor, size: int) -> torch.Tensor:
+    """One source coordinate of each map, int32 (V, 3) in fixed point."""
     centre = size / 2
     offset = along_x * -centre + along_y * -centre + centre
-    start, step_x, step_y = (
-        torch.floor(value * (1 << _FRACTION_BITS) + 0.5).to(device, torch.int32).view(-1, 1, 1)
-        for value in (offset + along_x * 0.5 + along_y * 0.5, along_x, along_y)
-    )
-    line = torch.arange(size, device=device, dtype=torch.int32)
-    return (start + line * step_x + line[:, None] * step_y) >> _FRACTION_BITS
+    values = torch.stack([offset + along_x * 0.5 + along_y * 0.5, along_x, along_y], 1)
+    return torch.floor(values * (1 << _FRACTION_BITS) + 0.5).to(torch.int32)
+
+
+def _source_pixels(maps: torch.Tensor, size: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Flat index (V, S * S) of the pixel that each pixel of a view shows, and if it lies inside."""
+    line = torch.arange(size, device=maps.device, dtype=torch.int32)
+    start, column, row = maps[..., None, None].unbind(2)
+    x, y = ((start + line * column + line[:, None] * row) >> _FRACTION_BITS).unbind(1)
+    inside = (x >= 0) & (x < size) & (y >= 0) & (y < size)
+    return torch.where(inside, y * size + x, 0).flatten(1), inside.flatten(1)

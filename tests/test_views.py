@@ -3,7 +3,7 @@ import pytest
 import torch
 from PIL import Image
 
-from adnlib.views import draw_angles, grid_angles, rotate
+from adnlib.views import draw_angles, every_turn, grid_angles, rotate, turns
 
 
 @pytest.mark.parametrize("size", [64, 97, 256])
@@ -27,6 +27,16 @@ def test_each_image_turns_by_its_own_angle():
     views = rotate(images, torch.tensor([90.0, -90.0], dtype=torch.float64))
     assert views[0, 0, 4, 0] == 255  # counter-clockwise: to the left
     assert views[1, 0, 4, 8] == 255
+
+
+def test_every_image_at_every_angle_is_what_rotate_gives():
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (2, 3, 33, 33), dtype=torch.uint8, generator=generator)
+    angles = draw_angles(1, 5, generator, 180.0)[0]
+    views = every_turn(images, turns(angles, 33))
+    assert views.shape == (2, 5, 3, 33, 33)
+    for image, turned in zip(images, views, strict=True):
+        assert torch.equal(turned, rotate(image.expand(5, -1, -1, -1), angles))
 
 
 def test_rotation_refuses_what_it_cannot_turn():
