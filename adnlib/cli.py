@@ -1,6 +1,6 @@
 """The command line: options in, exit code out.
 
-`fit` and `score` are for a user's own images (`detector_commands`); `run-all` is what
+`fit`, `score` and `export` are for a user's own images (`detector_commands`); `run-all` is what
 `./run_all.sh` calls; `cell` and `notebook` are what the workflow calls for each of its steps;
 `datasets` looks after a folder of data sets.
 """
@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from adnlib import detector_commands
 from adnlib.errors import InputError
 from adnlib.machine import end_with
+from adnlib.parsing import count
 from adnlib.settings import assignment
 
 if TYPE_CHECKING:
@@ -220,7 +221,7 @@ def _add_run_all(commands: Any) -> None:
     add("--device", help="auto, cpu, cuda or cuda:N (default: auto)")
     add(
         "--jobs",
-        type=_jobs,
+        type=count,
         metavar="N",
         help="runs at a time (default: one a GPU; on the CPU one a core, as memory allows)",
     )
@@ -285,12 +286,6 @@ def _words(values: Iterable[str]) -> tuple[str, ...]:
 def _seed(word: str) -> int:
     if not word.isdigit():
         raise InputError(f"--seeds got {word!r}: give whole numbers such as 0 1 2.")
-    return int(word)
-
-
-def _jobs(word: str) -> int:
-    if not word.isdigit() or int(word) == 0:
-        raise argparse.ArgumentTypeError(f"{word!r} is no whole number above 0")
     return int(word)
 
 

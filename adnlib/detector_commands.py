@@ -1,4 +1,5 @@
-"""The commands for a user's own images: `fit` makes a detector of a folder, `score` uses it."""
+"""The commands for a user's own images: `fit` makes a detector of a folder, `score` uses it, and
+`export` makes one file of it for other programs."""
 
 from __future__ import annotations
 
@@ -6,13 +7,11 @@ import argparse
 import contextlib
 import sys
 import time
-import warnings
 from collections import Counter
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from adnlib.errors import InputError
+from adnlib.parsing import command, count, finish, guarded, path
 from adnlib.settings import assignment
 
 FIT_EXAMPLES = """\
@@ -47,15 +46,29 @@ columns:
   path, score (higher is more anomalous), verdict (good or anomalous, by the model's threshold),
   percentile (of the score among the good images that were held out of training), error
 
+MODEL may be an ONNX file that `adnlib export` wrote: it is run by onnxruntime.
 An image's score does not depend on the others, their number or order.
 exit code: 0; 1 if an image could not be read (its line says why); 2 for a mistake in the command.
 """
 
+EXPORT_EXAMPLES = """\
+examples:
+  adnlib export my_model --out my_model.onnx
+      for `adnlib score my_model.onnx photos`, and any other program that runs ONNX
+  adnlib export my_model --out my_model.pt2 --images photos/new
+      for torch.export.load; both are checked, here with the images of a folder
+
+The file takes uint8 images (N, 3, S, S), RGB, of the size that the command prints, and gives N
+scores.
+exit code: 0; 2 for a mistake, or a file whose scores are not the model's, which is not kept.
+"""
+
 
 def add_to(commands: Any) -> None:
-    """Add both to a parser's commands."""
+    """Add them to a parser's commands."""
     _add_fit(commands)
     _add_score(commands)
+    _add_export(commands)
 
 
 # The commands import what they need: torch takes seconds.
@@ -87,13 +100,12 @@ def _fit(options: argparse.Namespace) -> int:
 
 def _score(options: argparse.Namespace) -> int:
     from adnlib.lines import line_writer
-    from adnlib.model import AttentDifferNet
-    from adnlib.scoring import find_images, score_files
+    from adnlib.scoring import find_images, load_detector, score_files
 
     if hasattr(sys.stdin, "reconfigure"):
         sys.stdin.reconfigure(encoding="utf-8", errors="surrogateescape")
     paths = find_images(options.paths, sys.stdin)
-    model = AttentDifferNet.load(options.model, options.device)
+    model = load_detector(options.model, options.device)
     if model.threshold is None:
         print("note: this model has no threshold, so there are no verdicts", file=sys.stderr)
     watched = bool(options.out) and sys.stderr.isatty()  # else the lines themselves are seen
@@ -118,6 +130,29 @@ def _score(options: argparse.Namespace) -> int:
     return 1 if counts["not read"] else 0
 
 
+def _export(options: argparse.Namespace) -> int:
+    from adnlib.export import TOLERANCE, check_export, export_model, noise
+    from adnlib.inputs import read_images
+    from adnlib.model import AttentDifferNet
+
+    if options.out.exists() and not options.force:
+        raise InputError(
+            f"{str(options.out)!r} is there: give another file, or --force to replace it."
+        )
+    check_export(options.out)
+    model = AttentDifferNet.load(options.model, "cpu")
+    size = model.settings.image_size
+    images = read_images(options.images, size) if options.images else noise(2, size)
+    difference = export_model(model, options.out, images)
+    checked = f"{len(images)} {'' if options.images else 'drawn '}images"
+    print(f"{str(options.out)!r} takes uint8 images (N, 3, {size}, {size}) and gives N scores")
+    print(
+        f"checked with {checked}: scores differ from the model's by at most {difference:.1e} of "
+        f"them (allowed: {TOLERANCE:g})"
+    )
+    return 0
+
+
 def _tell(counts: Counter[str], seconds: float, before: str) -> None:
     each = ", ".join(f"{count} {what}" for what, count in sorted(counts.items()))
     total = counts.total()
@@ -125,46 +160,20 @@ def _tell(counts: Counter[str], seconds: float, before: str) -> None:
     print(f"{before}{rate}: {each}", file=sys.stderr)
 
 
-def _guarded(
-    command: Callable[[argparse.Namespace], int], interrupted: str
-) -> Callable[[argparse.Namespace], int]:
-    """The command, saying in one sentence what stopped it."""
-
-    def run(options: argparse.Namespace) -> int:
-        try:
-            with warnings.catch_warnings():
-                warnings.showwarning = lambda message, *_: print(
-                    f"note: {message}", file=sys.stderr
-                )
-                return command(options)
-        except KeyboardInterrupt:
-            print(f"\ninterrupted; {interrupted}", file=sys.stderr)
-            return 130
-        except OSError as error:  # such as a name that is too long, wherever it is looked at
-            named = f"{str(error.filename)[:200]!r}" if error.filename else "a file"
-            raise InputError(f"{named} cannot be used: {error.strerror or error}.") from None
-
-    return run
-
-
-def _note(message: Warning | str, *_: object, **__: object) -> None:
-    print(f"note: {message}", file=sys.stderr)
-
-
 def _add_fit(commands: Any) -> None:
-    parser = _command(
+    parser = command(
         commands, "fit", "make a detector of a folder of good images", epilog=FIT_EXAMPLES
     )
     add = parser.add_argument
-    add("folder", type=_path, metavar="FOLDER", help="good images, or a category with train/good")
-    add("--out", type=_path, metavar="MODEL", required=True, help="folder for the model")
+    add("folder", type=path, metavar="FOLDER", help="good images, or a category with train/good")
+    add("--out", type=path, metavar="MODEL", required=True, help="folder for the model")
     add(
         "--preset",
         default="standard",
         metavar="NAME",
         help="quick, standard (default) or paper: see below",
     )
-    add("--config", type=_path, metavar="FILE", help="YAML file of settings, over the preset's")
+    add("--config", type=path, metavar="FILE", help="YAML file of settings, over the preset's")
     add("--attention", metavar="NAME", help="none (default: DifferNet), se or cbam")
     add("--device", metavar="NAME", help="auto (default), cpu, cuda or cuda:N")
     add("--seed", metavar="N", help="of initial weights, order, angles and held-out images")
@@ -189,7 +198,7 @@ def _add_fit(commands: Any) -> None:
     )
     add(
         "--anomalies",
-        type=_path,
+        type=path,
         metavar="FOLDER",
         help="labelled anomalies: says how many of them the threshold finds",
     )
@@ -211,13 +220,13 @@ def _add_fit(commands: Any) -> None:
         help="keep ImageNet's weights in the model (10 MB), which then needs no network anywhere",
     )
     add("--force", action="store_true", help="replace the model that is there")
-    _finish(parser, _guarded(_fit, "nothing was written"))
+    finish(parser, guarded(_fit, "nothing was written"))
 
 
 def _add_score(commands: Any) -> None:
-    parser = _command(commands, "score", "score images by a model", epilog=SCORE_EXAMPLES)
+    parser = command(commands, "score", "score images by a model", epilog=SCORE_EXAMPLES)
     add = parser.add_argument
-    add("model", type=_path, metavar="MODEL", help="folder that fit has written")
+    add("model", type=path, metavar="MODEL", help="folder that fit has written, or an ONNX file")
     add(
         "paths",
         nargs="+",
@@ -225,11 +234,11 @@ def _add_score(commands: Any) -> None:
         help="image, folder, glob, or - for a list on standard input, one path a line",
     )
     add("--format", choices=("csv", "jsonl"), default="csv", help="default: csv")
-    add("--out", type=_path, metavar="FILE", help="default: standard output")
+    add("--out", type=path, metavar="FILE", help="default: standard output")
     add("--force", action="store_true", help="replace the file that is there")
     add(
         "--batch",
-        type=_count,
+        type=count,
         default=16,
         metavar="N",
         help="images decoded ahead and held in memory (default: 16); changes no score",
@@ -243,38 +252,20 @@ def _add_score(commands: Any) -> None:
     )
     add(
         "--heatmaps",
-        type=_path,
+        type=path,
         metavar="DIR",
         help="write PATH.heat.png for each image: up to half the colours is what held-out good "
         "images reach, and beyond that the last colour is the image's own highest place",
     )
-    _finish(parser, _guarded(_score, "every line that was written is whole"))
+    finish(parser, guarded(_score, "every line that was written is whole"))
 
 
-def _command(commands: Any, name: str, title: str, epilog: str) -> argparse.ArgumentParser:
-    return commands.add_parser(
-        name,
-        help=title,
-        description=f"{title[0].upper()}{title[1:]}.",
-        epilog=epilog,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-
-
-def _finish(parser: argparse.ArgumentParser, function: Callable[[argparse.Namespace], int]) -> None:
-    known = [name for action in parser._actions for name in action.option_strings]
-    parser.set_defaults(function=function, known=known)
-
-
-def _path(word: str) -> Path:
-    try:
-        return Path(word).expanduser()
-    except RuntimeError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
-
-
-def _count(word: str) -> int:
-    if not word.isdecimal() or int(word) == 0:
-        raise argparse.ArgumentTypeError(f"{word!r} is no whole number above 0")
-    return int(word)
+def _add_export(commands: Any) -> None:
+    title = "make one file of a model for other programs"
+    parser = command(commands, "export", title, epilog=EXPORT_EXAMPLES)
+    add = parser.add_argument
+    add("model", type=path, metavar="MODEL", help="folder that fit has written")
+    add("--out", type=path, metavar="FILE", required=True, help="NAME.onnx or NAME.pt2")
+    add("--images", type=path, metavar="PATH", help="image or folder to check the file with")
+    add("--force", action="store_true", help="replace the file that is there")
+    finish(parser, guarded(_export, "nothing was written"))

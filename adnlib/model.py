@@ -17,7 +17,7 @@ from adnlib.backbones import MultiScaleEmbedding
 from adnlib.errors import InputError
 from adnlib.flow import anomaly_score, build_flow, negative_log_likelihood
 from adnlib.inputs import Images, OneImage, read_images
-from adnlib.model_settings import ModelSettings, find_device
+from adnlib.model_settings import ModelSettings, find_device, stored_settings
 from adnlib.settings import check_names
 from adnlib.threshold import (
     Threshold,
@@ -290,14 +290,10 @@ class AttentDifferNet(nn.Module):
         contained = description["self_contained"]
         if not contained and stored.get("weights") not in _STORED_BY_NAME:
             raise InputError(f"the model in {str(folder)!r} lacks its convolutions: save it again.")
-        building = {**stored, "device": device} | ({"weights": "random"} if contained else {})
-        try:
-            check_names(building, [field.name for field in dataclasses.fields(ModelSettings)])
-            settings = ModelSettings(**building)
-        except InputError as error:
-            raise InputError(f"the model in {str(folder)!r} cannot be used: {error}") from None
+        instead = {"device": device} | ({"weights": "random"} if contained else {})
+        settings = stored_settings(stored, folder, **instead)
         model_files.check_flow(folder, settings, tensors)
-        model = cls(**building)
+        model = cls(**dataclasses.asdict(settings))
         if contained:
             model.settings = dataclasses.replace(settings, weights=stored["weights"])
             model.embedding.weights_sha256 = description["weights_sha256"]

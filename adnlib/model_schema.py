@@ -1,4 +1,4 @@
-"""What model.json may hold: names, types and ranges, as a JSON Schema."""
+"""What model.json and the description of an export may hold, as JSON Schemas."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 from adnlib.threshold import RULES, SMALLEST_FPR
 
 FILE_FORMAT = 2
+EXPORT_FORMAT = 1
 
 _HASH = {"type": "string", "pattern": "^[0-9a-f]{64}$"}
 _NUMBER = {"type": "number", "minimum": -1e30, "maximum": 1e30}
@@ -76,4 +77,12 @@ MODEL_SCHEMA = _object(
         )
     ),
     sha256=_HASH,
+)
+
+EXPORT_SCHEMA = _object(
+    **{"format": {"const": EXPORT_FORMAT}}
+    | {
+        name: MODEL_SCHEMA["properties"][name]
+        for name in ("settings", "weights_sha256", "threshold", "versions")
+    }
 )

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import torch
 
 from adnlib.backbones import EmbeddingSettings
 from adnlib.errors import InputError
 from adnlib.flow import FlowSettings
-from adnlib.settings import check_choice, check_positive, check_types
+from adnlib.settings import check_choice, check_names, check_positive, check_types
 from adnlib.training import TrainingSettings
 
 TEST_ANGLES = ("random", "grid")
@@ -39,6 +43,20 @@ class ModelSettings(EmbeddingSettings, FlowSettings, TrainingSettings):
         check_choice(self, "test_angles", TEST_ANGLES)
         if not 0 <= self.seed < _SEEDS:
             raise InputError(f"seed is {self.seed}: give a whole number from 0 to 2^32 - 1.")
+
+
+def stored_settings(stored: Mapping[str, Any], where: Path, **instead: Any) -> ModelSettings:
+    """The settings that lie in a file, with others instead of some.
+
+    Raises:
+        InputError: a name is unknown, or a value cannot be used.
+    """
+    values = {**stored, **instead}
+    try:
+        check_names(values, [field.name for field in dataclasses.fields(ModelSettings)])
+        return ModelSettings(**values)
+    except InputError as error:
+        raise InputError(f"the model in {str(where)!r} cannot be used: {error}") from None
 
 
 def find_device(name: str) -> torch.device:

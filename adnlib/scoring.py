@@ -12,7 +12,7 @@ import os
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 import torch
@@ -26,6 +26,9 @@ from adnlib.images import read_image
 from adnlib.machine import cores
 from adnlib.model import AttentDifferNet
 from adnlib.model_files import writing
+from adnlib.onnx_files import SUFFIX, OnnxModel
+
+Detector: TypeAlias = AttentDifferNet | OnnxModel
 
 HEAT_SUFFIX = ".heat.png"
 """Behind the whole name of an image, so that a picture of heat never replaces an image."""
@@ -57,8 +60,17 @@ def find_images(words: Sequence[str], stdin: Iterable[str]) -> Iterator[str]:
     return itertools.chain.from_iterable([_found(word, stdin) for word in words])
 
 
+def load_detector(path: Path, device: str = "auto") -> Detector:
+    """The model in a folder that `fit` has written, or in an ONNX file.
+
+    Raises:
+        InputError: see `AttentDifferNet.load` and `OnnxModel.load`.
+    """
+    return (OnnxModel if path.suffix == SUFFIX else AttentDifferNet).load(path, device)
+
+
 def score_files(
-    model: AttentDifferNet,
+    model: Detector,
     paths: Iterable[str],
     batch: int = 16,
     on_bad_image: str = "report",
@@ -76,11 +88,8 @@ def score_files(
     Raises:
         InputError: an image cannot be read and that is to stop; a map cannot be drawn or written.
     """
-    if heatmaps and model.heat_scale is None:
-        raise InputError(
-            "the model has no scale for maps, since no image was held out: fit it with --holdout "
-            "above 0."
-        )
+    if heatmaps:
+        _check_draws(model)
     size = model.settings.image_size
     pool = ThreadPoolExecutor(cores())
     try:
@@ -149,7 +158,7 @@ def _images_below(folder: str) -> Iterator[str]:
 
 
 def _score_batch(
-    model: AttentDifferNet,
+    model: Detector,
     batch: Sequence[tuple[str, Future[torch.Tensor]]],
     on_bad_image: str,
     heatmaps: Path | None,
@@ -164,12 +173,22 @@ def _score_batch(
             yield Line(path, error=str(error) or "it is too large for the memory")
             continue
         (score,) = model.score(image).tolist()
-        if heatmaps:
+        if heatmaps and isinstance(model, AttentDifferNet):
             _draw(model, image, heat_path(heatmaps, path))
         yield _judged(model, path, score)
 
 
-def _judged(model: AttentDifferNet, path: str, score: float) -> Line:
+def _check_draws(model: Detector) -> None:
+    if isinstance(model, OnnxModel):
+        raise InputError("an ONNX file draws no maps: give the folder of the model.")
+    if model.heat_scale is None:
+        raise InputError(
+            "the model has no scale for maps, since no image was held out: fit it with --holdout "
+            "above 0."
+        )
+
+
+def _judged(model: Detector, path: str, score: float) -> Line:
     if model.threshold is None:
         return Line(path, score)
     verdict = "anomalous" if score > model.threshold.value else "good"

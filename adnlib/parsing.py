@@ -1,0 +1,71 @@
+"""What the commands have in common: how words become values, and how a mistake is told."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from adnlib.errors import InputError
+
+
+def command(commands: Any, name: str, title: str, epilog: str) -> argparse.ArgumentParser:
+    """A new command whose options are not to be shortened, with examples below its help."""
+    return commands.add_parser(
+        name,
+        help=title,
+        description=f"{title[0].upper()}{title[1:]}.",
+        epilog=epilog,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+
+
+def finish(parser: argparse.ArgumentParser, function: Callable[[argparse.Namespace], int]) -> None:
+    """Say what carries the command out, and which options a mistyped one may have meant."""
+    known = [name for action in parser._actions for name in action.option_strings]
+    parser.set_defaults(function=function, known=known)
+
+
+def path(word: str) -> Path:
+    """A path as typed, as seen from the working directory."""
+    try:
+        return Path(word).expanduser()
+    except RuntimeError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def count(word: str) -> int:
+    """A whole number above 0."""
+    if not word.isdecimal() or int(word) == 0:
+        raise argparse.ArgumentTypeError(f"{word!r} is no whole number above 0")
+    return int(word)
+
+
+def guarded(
+    command: Callable[[argparse.Namespace], int], interrupted: str
+) -> Callable[[argparse.Namespace], int]:
+    """The command, saying in one sentence what stopped it.
+
+    Args:
+        interrupted: what is left where the user stops it.
+    """
+
+    def run(options: argparse.Namespace) -> int:
+        try:
+            with warnings.catch_warnings():
+                warnings.showwarning = lambda message, *_: print(
+                    f"note: {message}", file=sys.stderr
+                )
+                return command(options)
+        except KeyboardInterrupt:
+            print(f"\ninterrupted; {interrupted}", file=sys.stderr)
+            return 130
+        except OSError as error:  # such as a name that is too long, wherever it is looked at
+            named = f"{str(error.filename)[:200]!r}" if error.filename else "a file"
+            raise InputError(f"{named} cannot be used: {error.strerror or error}.") from None
+
+    return run
