@@ -105,7 +105,7 @@ class Standardize(InvertibleModule):
             self.seen.fill_(True)
         deviation = (variance + _FLOOR * variance.mean() + _TINY).sqrt()
         out = features * deviation + mean if rev else (features - mean) / deviation
-        return (out,), features.new_zeros(len(features))
+        return (out,), features.new_zeros(features.shape[0])
 
     def output_dims(self, input_dims: list[tuple[int]]) -> list[tuple[int]]:
         return input_dims
