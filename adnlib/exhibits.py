@@ -68,10 +68,9 @@ def open_run(folder: Path) -> Exhibit:
     """
     run = read_run(folder)
     try:
-        scores, held_out = run.scores(), run.held_out()
-        scores = scores.astype({name: float for name in scores if str(name).startswith("score_")})
-        if held_out is not None and list(held_out) != list(scores):
-            raise ValueError("holdout.csv and scores.csv differ in their columns")
+        scores, held_out = _with_numbers(run.scores()), run.held_out()
+        if held_out is not None:
+            held_out = _with_numbers(held_out)[scores.columns]
     except (OSError, ValueError, KeyError) as error:
         raise InputError(
             f"The scores in {folder} cannot be read ({type(error).__name__}: {error}): delete the "
@@ -169,6 +168,11 @@ def closeup(exhibit: Exhibit, row: int, selection: str) -> str:
     listed = "".join(f"<dt>{name}</dt><dd>{escape(text)}</dd>" for name, text in facts.items())
     notes = "".join(f"<p>{escape(remark)}</p>" for remark in remarks)
     return f'<div class="closeup">{"".join(pictures)}<div><dl>{listed}</dl>{notes}</div></div>'
+
+
+def _with_numbers(scores: pd.DataFrame) -> pd.DataFrame:
+    """The table with scores that are floats for sure; a file may hold anything."""
+    return scores.astype({name: float for name in scores if str(name).startswith("score_")})
 
 
 def _pictures(exhibit: Exhibit, row: int) -> tuple[list[str], list[str]]:

@@ -138,7 +138,7 @@ class Explorer(VBox):
             return
         self._say("")
         self._heading.value = heading(self.exhibit, self._epochs.value)
-        self._promise.value = f"<p>{escape(began.sentence)}</p>"
+        self._promise.value = f"<p>It begins at {began.value:.4g}. {escape(began.sentence)}</p>"
         steps = thresholds(values, began.value)
         self._began = int(np.flatnonzero(steps == began.value)[0])
         slider = SelectionSlider(
@@ -213,12 +213,12 @@ class _Row(VBox):
             if position < len(samples):
                 sample = samples[position]
                 path = Path(sample["path"])
-                button.description = f"{path.name}\n{sample['defect']}\n{sample[column]:.4g}"
+                picture = thumbnail(images / path)
+                kind = sample["defect"] if picture else "(no picture)"
+                button.description = f"{path.name}\n{kind}\n{sample[column]:.4g}"
                 button.tooltip = sample["path"]
-                if picture := thumbnail(images / path):
+                if picture:
                     rules.append(f".{self._mark}-{position} {{background-image: url({picture})}}")
-                else:
-                    button.description = f"no picture\n{button.description}"
         self._pictures.value = f"<style>{''.join(rules)}</style>"
 
     def _click(self, position: int, _: Button) -> None:

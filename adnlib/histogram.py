@@ -22,8 +22,9 @@ from adnlib.figures import style
 KINDS = ("good", "anomalous")
 COLOURS = dict(zip(KINDS, sns.color_palette("colorblind").as_hex(), strict=False))
 """Of the good and the anomalous images, wherever they stand beside each other."""
-_SIZE, _DPI = (5.6, 2.6), 200  # inches
+_SIZE, _DPI = (4.6, 2.4), 220  # inches
 _BINS = 32
+_NARROW, _DECADES = 5, 200  # highest score over the lowest
 _MARGIN = 0.04  # of the axis, on either side of the scores
 
 
@@ -92,9 +93,11 @@ class Histogram:
             )
         self._axes.set_xscale("log")
         self._axes.set(xlim=self.limits, xlabel="anomaly score", ylabel="test images")
-        if self.limits[1] < 30 * self.limits[0]:  # a decade or so has too few powers of ten
-            self._axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5), numticks=12))
-            self._axes.xaxis.set_minor_formatter(NullFormatter())
+        spread = self.limits[1] / self.limits[0]
+        if spread < _DECADES:  # too few powers of ten to read it by
+            ticks = MaxNLocator(6) if spread < _NARROW else LogLocator(subs=(1, 2, 5))
+            self._axes.xaxis.set_major_locator(ticks)
             self._axes.xaxis.set_major_formatter("{x:g}")
+            self._axes.xaxis.set_minor_formatter(NullFormatter())
         self._axes.yaxis.set_major_locator(MaxNLocator(integer=True))
         self._axes.figure.legend(loc="outside upper center", ncols=len(KINDS) + 1, frameon=False)
