@@ -91,7 +91,7 @@ def heading(exhibit: Exhibit, selection: str) -> str:
     """Which run it is, and how well it does with the scores of that epoch."""
     run = exhibit.run
     auroc = f"AUROC {100 * run.aurocs[selection]:.1f} %" if selection in run.aurocs else ""
-    parts = [f"seed {run.seed}", auroc, f"{run.images_seen} images", alert([run])]
+    parts = [f"seed {run.seed}", auroc, f"images: {run.images_seen}", alert([run])]
     title = f"{variant_title(run.variant)} on {run.dataset}/{run.category}"
     return f"<b>{escape(title)}</b>, {escape(', '.join(filter(None, parts)))}"
 

@@ -6,6 +6,7 @@ is made in `misses`, `histogram` and `exhibits`. A user's mistake becomes a sent
 
 from __future__ import annotations
 
+import os
 import uuid
 from collections.abc import Callable
 from functools import partial
@@ -76,7 +77,7 @@ class Explorer(VBox):
 
     def misses(self) -> tuple[pd.DataFrame, pd.DataFrame]:
         """All false alarms and all missed anomalies at the threshold, the worst first."""
-        if self.exhibit is None:
+        if self.exhibit is None or not self._sliders.children:
             raise InputError("No run is open: name a results folder with finished runs.")
         scores = self.exhibit.scores
         return worst(scores, self.column, self.threshold, len(scores))
@@ -100,8 +101,11 @@ class Explorer(VBox):
 
     def _list(self) -> None:
         """Offer the finished runs of the folder that is named."""
-        place = project_path(Path(self._place.value.strip()).expanduser())
-        found = find_done(place)
+        place = project_path(os.path.expanduser(self._place.value.strip()))  # noqa: PTH111 (never raises)
+        try:
+            found = find_done(place)
+        except OSError:  # a name too long, or a folder that may not be read
+            found = []
         _offer(self._runs, [(_label(folder, place), folder) for folder in found])
         if not found:
             self._say(
@@ -112,6 +116,7 @@ class Explorer(VBox):
     def _open(self) -> None:
         """Read the chosen run, and offer the epochs that it has scores of."""
         self.exhibit = None
+        self._drop_slider()
         _offer(self._epochs, [])
         if self._runs.value is None:
             return
@@ -127,6 +132,7 @@ class Explorer(VBox):
         """Draw the scores, and put the threshold where held-out images put it."""
         if self.exhibit is None or self._epochs.value is None:
             return
+        self._drop_slider()
         scores, held_out = self.exhibit.scores, self.exhibit.held_out
         values = scores[self.column]
         held = held_out[self.column].to_numpy() if held_out is not None else ()
@@ -168,6 +174,11 @@ class Explorer(VBox):
         """Show one test image large."""
         if self.exhibit is not None:
             self._closeup.value = closeup(self.exhibit, row, self._epochs.value)
+
+    def _drop_slider(self) -> None:
+        for slider in self._sliders.children:
+            slider.close()
+        self._sliders.children = ()
 
     def _go_back(self) -> None:
         self._sliders.children[0].index = self._began

@@ -22,7 +22,7 @@
 # code: `voila notebooks/08_explore.ipynb`.
 
 # %% tags=["parameters"]
-results = "results"  # every finished run below is found; the page can name another folder
+results = "results"  # finished runs are looked for in it; or one of its folders
 
 # %%
 from adnlib import runs

@@ -169,8 +169,10 @@ def test_a_folder_without_runs_is_one_sentence_and_can_be_changed(
     alarms, missed = explorer.misses()
     assert set(alarms["label"]) <= {0}
     assert set(missed["label"]) == {1}
-    place.value = "no such"
-    assert explorer.exhibit is None
+    for nothing in ("no such", "~nobody-of-that-name", "x" * 5000):
+        place.value = nothing
+        assert explorer.exhibit is None
+        assert "No finished run lies in" in text(explorer)
 
 
 def test_a_damaged_run_is_one_sentence_and_the_next_opens(tmp_path: Path) -> None:
@@ -190,6 +192,21 @@ def test_a_damaged_run_is_one_sentence_and_the_next_opens(tmp_path: Path) -> Non
     runs.index = 4
     assert '<p role="alert">' not in text(explorer)
     assert explorer._body.layout.display == ""
+
+
+def test_one_epochs_scores_may_be_beyond_drawing_and_anothers_not(tmp_path: Path) -> None:
+    folder = make_run(tmp_path)
+    scores = pd.read_csv(folder / "scores.csv", keep_default_na=False)
+    scores.assign(score_selected=0).to_csv(folder / "scores.csv", index=False)
+    explorer = Explorer(tmp_path)
+    [_, epochs] = find(explorer, Dropdown)
+    epochs.value = "selected"
+    assert "cannot be drawn" in text(explorer)
+    with pytest.raises(InputError, match="No run is open"):
+        explorer.misses()
+    epochs.value = "last"
+    assert "cannot be drawn" not in text(explorer)
+    assert len(explorer.misses()) == 2
 
 
 def test_what_comes_from_files_is_escaped(tmp_path: Path) -> None:

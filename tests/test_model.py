@@ -33,9 +33,8 @@ def model(images):
 
 
 def test_it_is_shown_with_what_was_fitted_and_what_its_threshold_promises(model):
-    assert repr(model).startswith("AttentDifferNet(attention='se', ")
     shown = model._repr_html_()
-    assert "<td>AttentDifferNet(attention=&#x27;se&#x27;" in shown
+    assert "attention=&#x27;se&#x27;, image_size=64" in shown
     assert "4 images, 1 held out, 1 epochs" in shown
     assert f"{model.threshold.value:.4g}. {model.threshold.sentence}" in shown
     fresh = AttentDifferNet(**TINY)._repr_html_()

@@ -110,7 +110,7 @@ def test_train_then_tables_and_figures(results):
         assert (results / "figures" / f"{name[3:]}_demo_parts.png").exists()
     execute("08_explore", results, results=str(results))
     shown = (results / "08_explore.ipynb").read_text(encoding="utf-8")
-    assert "AttentDifferNet (SE) on demo_parts/bracket" in shown
+    assert "DifferNet on demo_parts/bracket" in shown
     assert "held-out normal images" in shown
 
 
