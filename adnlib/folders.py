@@ -29,6 +29,17 @@ def is_done(folder: Path) -> bool:
     return (folder / DONE).is_file()
 
 
+def find_done(place: Path) -> list[Path]:
+    """The folders of finished runs: this one, or those of the results folder or folders in it.
+
+    Sorted by path, seeds by number.
+    """
+    if is_done(place):
+        return [place]
+    found = [*place.glob("runs/*/*/*/seed*"), *place.glob("*/runs/*/*/*/seed*")]
+    return sorted(filter(is_done, found), key=lambda f: (f.parent, len(f.name), f.name))
+
+
 @contextlib.contextmanager
 def writing(folder: Path) -> Iterator[None]:
     """Make an InputError of what the system says when the folder cannot be written."""

@@ -94,6 +94,15 @@ def overlay(image: torch.Tensor, heat: np.ndarray, scale: float) -> np.ndarray:
     return _BLEND * colours + (1 - _BLEND) * _pixels(image)
 
 
+def draw_picture(axes: Axes, pixels: np.ndarray, mask: torch.Tensor | None) -> None:
+    """Fill the axes with pixels (S, S, 3), and outline what is True in a mask (S, S)."""
+    axes.imshow(pixels)
+    if mask is not None and mask.any() and not mask.all():
+        for colour, width in (("black", 1.4), ("white", 0.7)):
+            axes.contour(mask.numpy(), levels=[0.5], colors=colour, linewidths=width)
+    axes.set_axis_off()
+
+
 def _figure(found: Sequence[Run], chosen: Sequence[Chosen]) -> Figure:
     variants = sorted({v for category in chosen for v in category.maps}, key=variant_order)
     blocks = _blocks(chosen)
@@ -179,12 +188,12 @@ def _draw_category(
         mask = read_mask(category.folder / image["mask"], _PIXELS) if image["mask"] else None
         kind = image["defect"] if image["label"] else "normal"
         page.text(x + _PICTURE / 2, y - 0.04, kind, va="bottom")
-        _show(page.axes(x, y, _PICTURE, _PICTURE), _pixels(pixels), mask)
+        draw_picture(page.axes(x, y, _PICTURE, _PICTURE), _pixels(pixels), mask)
         for row, variant in enumerate(variants, start=1):
             if variant not in category.maps:
                 continue
             heat = overlay(pixels, category.maps[variant][column], category.scales[variant])
-            _show(page.axes(x, y + _below(row), _PICTURE, _PICTURE), heat, mask)
+            draw_picture(page.axes(x, y + _below(row), _PICTURE, _PICTURE), heat, mask)
             percentile = f"P{image[f'percentile_{variant}']:.0f}"
             under = y + _below(row) + _PICTURE + 0.03
             page.text(x + _PICTURE / 2, under, percentile, fontsize="small")
@@ -199,14 +208,6 @@ def _bar(page: _Page, scale: float, left: float, top: float) -> None:
     page.figure.colorbar(ScalarMappable(Normalize(0, scale), _COLOURS), cax=axes, ticks=[0])
     axes.tick_params(length=0, pad=2, labelsize="x-small")
     axes.set_title(f"{scale:.2g}", fontsize="x-small", pad=2, loc="left")
-
-
-def _show(axes: Axes, pixels: np.ndarray, mask: torch.Tensor | None) -> None:
-    axes.imshow(pixels)
-    if mask is not None and mask.any() and not mask.all():
-        for colour, width in (("black", 1.4), ("white", 0.7)):
-            axes.contour(mask.numpy(), levels=[0.5], colors=colour, linewidths=width)
-    axes.set_axis_off()
 
 
 def _pixels(image: torch.Tensor) -> np.ndarray:

@@ -6,6 +6,7 @@ import dataclasses
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -117,6 +118,18 @@ class AttentDifferNet(nn.Module):
             if getattr(self.settings, field.name) != field.default
         ]
         return f"AttentDifferNet({', '.join(changed)})"
+
+    def _repr_html_(self) -> str:
+        told = {"settings": f"{self!r}, all else the paper's", "fitted": "not yet"}
+        if self.fitted:
+            told["fitted"] = (
+                f"{self.fitted.images} images, {self.fitted.held_out} held out, "
+                f"{self.fitted.epochs} epochs, {self.fitted.seconds:.0f} s"
+            )
+        if self.threshold:
+            told["threshold"] = f"{self.threshold.value:.4g}. {self.threshold.sentence}"
+        lines = [f"<tr><th>{name}</th><td>{escape(text)}</td></tr>" for name, text in told.items()]
+        return f"<table>{''.join(lines)}</table>"
 
     def fit(
         self,

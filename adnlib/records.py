@@ -33,6 +33,7 @@ MAY_DIFFER = frozenset(
 )
 _DEFAULTS = {field.name: field.default for field in dataclasses.fields(runs.Settings)}
 _EMBEDDING = {"backbone"} | {name for name in _DEFAULTS if name.startswith("attention_")}
+_DAMAGE = (OSError, ValueError, KeyError, TypeError)
 _T = TypeVar("_T")
 
 
@@ -75,13 +76,18 @@ class Run:
             if name in _EMBEDDING - MAY_DIFFER and value != _DEFAULTS[name]
         }
 
+    def __repr__(self) -> str:
+        where = f"{self.dataset}/{self.category}/{self.variant}/seed{self.seed}"
+        return f"Run({where}: AUROC {100 * self.aurocs['last']:.1f} %, {self.images_seen})"
+
     def scores(self) -> pd.DataFrame:
         """`scores.csv`: path, label, defect, mask ("" without one), score_<one of `aurocs`>."""
-        return pd.read_csv(
-            self.folder / "scores.csv",
-            keep_default_na=False,  # a defect may be called "NA"
-            dtype={"path": str, "label": int, "defect": str, "mask": str},
-        )
+        return _read_scores(self.folder / "scores.csv")
+
+    def held_out(self) -> pd.DataFrame | None:
+        """`holdout.csv`: the same columns for the held-out good images; None where it is not."""
+        path = self.folder / runs.HOLDOUT
+        return _read_scores(path) if path.is_file() else None
 
     def maps(self) -> np.ndarray:
         """(n_test, h, w) float32 Grad-CAM maps in `scores.csv`'s order, >= 0, not normalised."""
@@ -114,7 +120,7 @@ def read_runs(results: str | Path, dataset: str | None = None) -> list[Run]:
             continue
         try:
             found.append(_read_run(folder))
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except _DAMAGE as error:
             left_out.append(f"{folder} (damaged: {type(error).__name__}: {error})")
     _warn(left_out)
     if not found:
@@ -128,6 +134,23 @@ def read_runs(results: str | Path, dataset: str | None = None) -> list[Run]:
     found.sort(key=lambda r: (r.dataset, r.category, variant_order(r.variant), r.seed))
     check_settings(found)
     return found
+
+
+def read_run(folder: Path) -> Run:
+    """Read one finished run, whatever runs lie beside it.
+
+    Raises:
+        InputError: it is not finished, or damaged.
+    """
+    if not is_done(folder):
+        raise InputError(f"The run in {folder} is not finished: run it to its end.")
+    try:
+        return _read_run(folder)
+    except _DAMAGE as error:
+        raise InputError(
+            f"The run in {folder} is damaged ({type(error).__name__}: {error}): delete its folder "
+            "and run it again."
+        ) from None
 
 
 def asked_cells(results: str | Path) -> dict[str, dict[str, Any]]:
@@ -224,6 +247,14 @@ def _read_run(folder: Path) -> Run:
         device=str(params["device"]),
         git=str(params["git"] or ""),
         versions=params["versions"],
+    )
+
+
+def _read_scores(path: Path) -> pd.DataFrame:
+    return pd.read_csv(
+        path,
+        keep_default_na=False,  # a defect may be called "NA"
+        dtype={"path": str, "label": int, "defect": str, "mask": str},
     )
 
 

@@ -168,6 +168,11 @@ class Run:
             (self.folder / DONE).unlink(missing_ok=True)
             write_json(self.folder / "params.json", self._params())
 
+    def __repr__(self) -> str:
+        images = self.samples["split"].value_counts()
+        counts = ", ".join(f"{images[split]} {split}" for split in images.index.sort_values())
+        return f"Run({'/'.join(self.folder.parts[-4:])}: {counts} images)"
+
     def load_images(self) -> None:
         """Decode and resize all images, and hold some of the good ones out of training.
 

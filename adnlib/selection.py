@@ -121,8 +121,30 @@ def listed(chosen: Sequence[Chosen], dataset: str) -> pd.DataFrame:
     return pd.concat(tables, ignore_index=True)
 
 
+def scores_and_maps(run: Run) -> tuple[pd.DataFrame, np.ndarray]:
+    """`scores.csv` of a run, and a map (h, w) for each of its rows.
+
+    Raises:
+        OSError: one of them is not there.
+        ValueError: the maps are not as many as the scores, or not finite.
+    """
+    scores, maps = run.scores(), run.maps()
+    if maps.ndim != 3 or len(maps) != len(scores):
+        raise ValueError(f"maps.npz holds {maps.shape} for {len(scores)} test images")
+    if not np.isfinite(maps).all():
+        raise ValueError("maps.npz holds values that are not finite")
+    return scores, maps
+
+
+def colour_scale(maps: np.ndarray) -> float:
+    """The value that gets the last colour in all of a run's maps (N, h, w)."""
+    return max(float(np.percentile(maps, SCALE_PERCENTILE)), 1e-12)  # all maps may be 0
+
+
 def _of_category(found: list[Run], anomalous: int) -> Chosen | None:
-    readings = readable([run for run in found if (run.folder / "maps.npz").exists()], _read)
+    readings = readable(
+        [run for run in found if (run.folder / "maps.npz").exists()], scores_and_maps
+    )
     if not readings:
         return None
     seeds = [run.seed for run, _ in readings]
@@ -144,21 +166,8 @@ def _of_category(found: list[Run], anomalous: int) -> Chosen | None:
         folder=folder,
         images=images,
         maps={v: maps[rows] for v, (_, _, maps) in shown.items()},
-        scales={v: _scale(maps) for v, (_, _, maps) in shown.items()},
+        scales={v: colour_scale(maps) for v, (_, _, maps) in shown.items()},
     )
-
-
-def _read(run: Run) -> tuple[pd.DataFrame, np.ndarray]:
-    scores, maps = run.scores(), run.maps()
-    if maps.ndim != 3 or len(maps) != len(scores):
-        raise ValueError(f"maps.npz holds {maps.shape} for {len(scores)} test images")
-    if not np.isfinite(maps).all():
-        raise ValueError("maps.npz holds values that are not finite")
-    return scores, maps
-
-
-def _scale(maps: np.ndarray) -> float:
-    return max(float(np.percentile(maps, SCALE_PERCENTILE)), 1e-12)  # all maps may be 0
 
 
 def _evenly(length: int, count: int) -> list[int]:

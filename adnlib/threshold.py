@@ -41,6 +41,11 @@ class Threshold:
     found: int = 0
     """How many of them are above the threshold."""
 
+    def __repr__(self) -> str:
+        above = f"{self.false_alarms} of {_images(len(self.normal_scores))} above it"
+        found = f", {self.found} of {self.anomalies} anomalies" if self.anomalies else ""
+        return f"Threshold({self.value:.4g}, rule {self.rule!r}: {above}{found})"
+
     @property
     def false_alarms(self) -> int:
         """Held-out normal images above the threshold."""

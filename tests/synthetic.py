@@ -12,7 +12,7 @@ import pandas as pd
 from PIL import Image, ImageDraw
 
 from adnlib.evaluation import roc
-from adnlib.runs import SELECTIONS
+from adnlib.runs import HOLDOUT, SELECTIONS
 
 SETTINGS: dict[str, Any] = {
     "epochs": 16,
@@ -37,6 +37,7 @@ def make_run(
     anomalous: int = 18,
     images: Path | None = None,
     maps: bool = False,
+    held_out: int = 0,
     finished: bool = True,
     **settings: Any,
 ) -> Path:
@@ -46,6 +47,7 @@ def make_run(
         quality: how many standard deviations the anomalous scores lie above the good ones.
         images: a category folder from `make_pictures`; its test images are then the samples.
         maps: write `maps.npz`; the maps glow at the masks, the more so the higher the score.
+        held_out: rows of `holdout.csv`, their scores those of good images; 0 writes none.
         settings: beside or instead of `SETTINGS`.
     """
     folder = results / "runs" / dataset / category / variant / f"seed{seed}"
@@ -58,6 +60,11 @@ def make_run(
     scores["score_averaged"] = scores["score_last"]
     scores["score_best_on_test"] = scores["score_last"] + 0.1 * scores["label"]
     scores.to_csv(folder / "scores.csv", index=False)
+    if held_out:
+        held = _samples(None, held_out, 0).assign(
+            **{f"score_{which}": 2 + 0.4 * random.normal(size=held_out) for which in SELECTIONS}
+        )
+        held[scores.columns].to_csv(folder / HOLDOUT, index=False)
     if maps:
         glow = [_map(row, images, random) for row in scores.itertuples()]
         np.savez_compressed(folder / "maps.npz", maps=np.stack(glow).astype(np.float16))

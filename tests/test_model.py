@@ -32,6 +32,16 @@ def model(images):
     return AttentDifferNet(attention="se", **TINY).fit(images)
 
 
+def test_it_is_shown_with_what_was_fitted_and_what_its_threshold_promises(model):
+    shown = model._repr_html_()
+    assert "attention=&#x27;se&#x27;, image_size=64" in shown
+    assert "4 images, 1 held out, 1 epochs" in shown
+    assert f"{model.threshold.value:.4g}. {model.threshold.sentence}" in shown
+    fresh = AttentDifferNet(**TINY)._repr_html_()
+    assert "not yet" in fresh
+    assert "threshold" not in fresh
+
+
 def test_images_of_every_kind_give_the_same_scores(model, images, folder):
     expected = model.score(images)
     assert expected.shape == (5,)

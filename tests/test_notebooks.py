@@ -34,6 +34,7 @@ def test_names():
         "05_gradcam",
         "06_study",
         "07_report",
+        "08_explore",
     ]
 
 
@@ -107,6 +108,10 @@ def test_train_then_tables_and_figures(results):
     for name in ("04_roc", "05_gradcam"):
         execute(name, results, results=str(results), dataset="demo_parts")
         assert (results / "figures" / f"{name[3:]}_demo_parts.png").exists()
+    execute("08_explore", results, results=str(results))
+    shown = (results / "08_explore.ipynb").read_text(encoding="utf-8")
+    assert "DifferNet on demo_parts/bracket" in shown
+    assert "held-out normal images" in shown
 
 
 @pytest.mark.slow

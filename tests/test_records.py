@@ -8,7 +8,8 @@ import pytest
 from synthetic import make_grid, make_run, set_metrics
 
 from adnlib.errors import InputError
-from adnlib.records import read_runs
+from adnlib.folders import find_done
+from adnlib.records import read_run, read_runs
 from adnlib.variants import variant_order, variant_title
 
 
@@ -62,6 +63,33 @@ def test_unfinished_and_damaged_runs_are_left_out_and_named(tmp_path: Path) -> N
     assert "seed1 (unfinished)" in message
     for seed in (2, 3, 4, 5, 7):
         assert f"seed{seed} (damaged" in message
+
+
+def test_one_run_is_read_whatever_lies_beside_it(tmp_path: Path) -> None:
+    folder = make_run(tmp_path, held_out=7)
+    make_run(tmp_path, seed=1, epochs=8)
+    run = read_run(folder)
+    assert repr(run) == "Run(mvtec_ad/bottle/none/seed0: AUROC 83.3 %, 100 to train and 30 to test)"
+    held_out = run.held_out()
+    assert held_out is not None
+    assert list(held_out) == list(run.scores())
+    assert len(held_out) == 7
+    assert read_run(make_run(tmp_path, seed=2)).held_out() is None
+    with pytest.raises(InputError, match="seed3 is not finished: run it"):
+        read_run(make_run(tmp_path, seed=3, finished=False))
+    (folder / "params.json").write_text("{}")
+    with pytest.raises(InputError, match=r"seed0 is damaged \(KeyError: 'settings'\): delete"):
+        read_run(folder)
+
+
+def test_finished_runs_are_found_from_three_heights(tmp_path: Path) -> None:
+    folders = [make_run(tmp_path / "one", seed=seed) for seed in (2, 10)]
+    folders.append(make_run(tmp_path / "two"))
+    make_run(tmp_path / "two", seed=1, finished=False)
+    assert find_done(tmp_path) == folders
+    assert find_done(tmp_path / "one") == folders[:2]
+    assert find_done(folders[1]) == [folders[1]]
+    assert find_done(tmp_path / "nowhere") == []
 
 
 def test_a_folder_without_finished_runs_is_an_input_error(tmp_path: Path) -> None:

@@ -52,6 +52,7 @@ def test_a_run_leaves_what_the_report_reads(settings, tmp_path):
     run, metrics = whole_run(dataclasses.replace(settings, attention="se", save_model=True))
     folder = tmp_path / "runs" / "sets" / "part" / "se" / "seed0"
     assert run.folder == folder
+    assert repr(run) == "Run(sets/part/se/seed0: 1 holdout, 6 test, 5 train images)"
     assert runs.is_done(folder)
     history = pd.read_csv(folder / "history.csv")
     assert history["epoch"].tolist() == [2, 3]  # every second, and the last

@@ -62,6 +62,13 @@ def test_few_images_say_what_they_can_promise():
     assert [needed(fpr) for fpr in (0.01, 0.05, 0.1)] == [99, 19, 9]
 
 
+def test_its_repr_is_one_line_however_many_images_it_was_made_from():
+    threshold = threshold_for_fpr(np.arange(400), 0.01)
+    assert repr(threshold) == "Threshold(396, rule 'fpr': 3 of 400 held-out normal images above it)"
+    counted = with_anomalies(threshold_for_fpr([1, 2], 0.01), [1, 5, 6])
+    assert repr(counted).endswith("0 of 2 held-out normal images above it, 2 of 3 anomalies)")
+
+
 def test_anomalies_change_a_threshold_only_where_asked():
     normal, anomalous = [1, 2, 3, 4, 10], [5, 6, 7, 20]
     plain = threshold_for_fpr(normal, 0.1)
