@@ -27,6 +27,8 @@ from adnlib.settings import check_names
 
 SEVERITIES = (1, 2, 3, 4, 5)
 """0 is the untouched image."""
+RULES = 1
+"""Goes up whenever a corruption is changed, so that what was kept is made anew."""
 
 _Change = Callable[[torch.Tensor, float, np.random.Generator], torch.Tensor]
 
@@ -42,6 +44,10 @@ class Corruption:
     """For each of `SEVERITIES`."""
     change: _Change
     """uint8 (3, S, S), a value and draws to uint8 (3, S, S)."""
+
+    def of(self, severity: int) -> float:
+        """The value at one of `SEVERITIES`."""
+        return self.values[SEVERITIES.index(severity)]
 
 
 def corrupt(
@@ -66,16 +72,10 @@ def corrupt(
     if severity == 0:
         return images.clone()
     check_severities([severity])
-    corruption = CORRUPTIONS[kind]
-    value = corruption.values[SEVERITIES.index(severity)]
-    return torch.stack(
-        [
-            corruption.change(
-                image, value, np.random.default_rng([seed, *f"{kind}/{name}".encode()])
-            )
-            for image, name in zip(images, names, strict=True)
-        ]
-    )
+    change, value = CORRUPTIONS[kind].change, CORRUPTIONS[kind].of(severity)
+    draws = [np.random.default_rng([seed, *f"{kind}/{name}".encode()]) for name in names]
+    changed = [change(image, value, draw) for image, draw in zip(images, draws, strict=True)]
+    return torch.stack(changed)
 
 
 def check_severities(severities: Iterable[int]) -> None:
