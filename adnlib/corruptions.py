@@ -39,7 +39,7 @@ class Corruption:
 
     title: str
     parameter: str
-    """What `values` are, with their unit."""
+    """What `values` are."""
     values: tuple[float, ...]
     """For each of `SEVERITIES`."""
     change: _Change
@@ -138,16 +138,12 @@ def _rounded(pixels: torch.Tensor) -> torch.Tensor:
 
 
 CORRUPTIONS = {
-    "blur": Corruption(
-        "blur", "sigma as a share of the side", (0.002, 0.004, 0.007, 0.011, 0.016), _blur
-    ),
-    "noise": Corruption("noise", "sigma, white being 1", (0.02, 0.04, 0.07, 0.12, 0.2), _noise),
+    "blur": Corruption("blur", "sigma / side", (0.002, 0.004, 0.007, 0.011, 0.016), _blur),
+    "noise": Corruption("noise", "sigma / white", (0.02, 0.04, 0.07, 0.12, 0.2), _noise),
     "jpeg": Corruption("JPEG", "quality", (80, 50, 30, 15, 7), _jpeg),
     "darker": Corruption("darker", "factor", (0.85, 0.7, 0.55, 0.4, 0.25), _brightness),
     "brighter": Corruption("brighter", "factor", (1.15, 1.3, 1.5, 1.75, 2.0), _brightness),
-    "crop": Corruption("crop", "share of the side kept", (0.95, 0.9, 0.83, 0.75, 0.65), _crop),
-    "background": Corruption(
-        "background", "weight of the new one", (0.1, 0.2, 0.35, 0.55, 0.8), _background
-    ),
+    "crop": Corruption("crop", "side kept", (0.95, 0.9, 0.83, 0.75, 0.65), _crop),
+    "background": Corruption("background", "weight", (0.1, 0.2, 0.35, 0.55, 0.8), _background),
 }
 """Every corruption by name, in the order of tables and figures."""

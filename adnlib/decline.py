@@ -101,11 +101,15 @@ def _told(table: pd.DataFrame) -> list[str]:
     return [measure for measure in MEASURES if table[measure].notna().any()]
 
 
-def _means(table: pd.DataFrame, measure: str) -> pd.DataFrame:
-    """mean, std, min and max over seeds by variant, corruption and severity."""
-    of_what = ["variant", "corruption", "severity"]
-    of_seeds = table.groupby([*of_what, "seed"])[measure].mean()
-    return of_seeds.groupby(of_what).agg(["mean", "std", "min", "max"])
+def _means(table: pd.DataFrame, measure: str) -> dict[tuple[str, str], pd.DataFrame]:
+    """By variant and corruption: mean, std, min and max over seeds, one row a severity."""
+    means = {}
+    for (variant, kind), rows in table.groupby(["variant", "corruption"]):
+        of_seeds = rows.groupby(["severity", "seed"])[measure].mean()
+        means[str(variant), str(kind)] = of_seeds.groupby("severity").agg(
+            ["mean", "std", "min", "max"]
+        )
+    return means
 
 
 def _protocol(found: Sequence[Run], table: pd.DataFrame, measure: str) -> str:
@@ -136,7 +140,7 @@ def _sheet(found: Sequence[Run], table: pd.DataFrame, measure: str) -> Sheet:
     rows = []
     for kind in _kinds(table):
         for variant in sorted_variants(found):
-            cells = means.loc[variant].loc[kind].loc[severities].to_dict("records")
+            cells = means[variant, kind].to_dict("records")
             numbers = [with_spread(cell["mean"], cell["std"]) for cell in cells]
             names = CORRUPTIONS[kind].title, variant_title(variant)
             rows.append([Cell(text) for text in (*names, *numbers)])
@@ -172,6 +176,7 @@ def _kinds(table: pd.DataFrame) -> list[str]:
 
 def _figure(found: Sequence[Run], table: pd.DataFrame, measure: str) -> Figure:
     kinds, variants = _kinds(table), sorted_variants(found)
+    severities = [severity for severity in table["severity"].unique() if severity]
     columns = min(len(kinds), _MOST_COLUMNS)
     rows = math.ceil(len(kinds) / columns)
     width = max(columns * (_SIDE + 0.2) + _LEFT, 4.5)
@@ -195,8 +200,8 @@ def _figure(found: Sequence[Run], table: pd.DataFrame, measure: str) -> Figure:
     )
     means = _means(table, measure)
     for index, kind in enumerate(kinds):
-        _panel(panels[index], {variant: means.loc[variant].loc[kind] for variant in variants})
-        panels[index].set_title(_named(table, kind), fontsize="medium", pad=4)
+        _panel(panels[index], {variant: means[variant, kind] for variant in variants})
+        _name(panels[index], kind, severities)
         if index % columns == 0:
             panels[index].set_ylabel(MEASURES[measure].partition(",")[0], labelpad=2)
         if index + columns >= len(kinds):
@@ -235,7 +240,10 @@ def _panel(axes: Axes, means: dict[str, pd.DataFrame]) -> None:
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
 
 
-def _named(table: pd.DataFrame, kind: str) -> str:
-    values = table.loc[table["corruption"] == kind, "value"].dropna()
+def _name(axes: Axes, kind: str, severities: Sequence[int]) -> None:
     corruption = CORRUPTIONS[kind]
-    return f"{corruption.title}\n{corruption.parameter}: {values.iloc[0]:g} to {values.iloc[-1]:g}"
+    first, last = corruption.of(min(severities)), corruption.of(max(severities))
+    axes.set_title(corruption.title, fontsize="medium", pad=14)
+    small: dict[str, Any] = {"fontsize": "small", "color": "0.3", "ha": "center", "va": "bottom"}
+    text = f"{corruption.parameter} {first:g}" + (f" to {last:g}" if last != first else "")
+    axes.text(0.5, 1.02, text, transform=axes.transAxes, **small)

@@ -147,22 +147,26 @@ def _words(text: str) -> list[str]:
 
 def _measured(run: Run, asked: Measurement, say: Callable[[str], object]) -> Iterator[_Row]:
     exposure = Exposure(run, asked.images, asked.views, asked.device)
-    summary = _Summary(exposure.labels, exposure.untouched(), exposure.held_out())
+    labels, untouched, held_out = exposure.labels, exposure.untouched(), exposure.held_out()
+    limit = threshold_for_fpr(held_out, FPR).value if len(held_out) else None
     of_run = {
         "dataset": run.dataset,
         "category": run.category,
         "variant": run.variant,
         "method": variant_title(run.variant),
         "seed": run.seed,
+        "good": int((labels == 0).sum()),
+        "anomalous": int((labels == 1).sum()),
+        "held_out": len(held_out),
         "views": exposure.views,
         "run_auroc": 100 * run.aurocs["last"],
     }
     severities = asked.chosen_severities
     for kind in asked.chosen_corruptions:
         began = time.perf_counter()
-        scores = [exposure.corrupted(kind, severity) for severity in severities]
+        scores = [untouched, *(exposure.corrupted(kind, severity) for severity in severities)]
         values = [np.nan, *(CORRUPTIONS[kind].of(severity) for severity in severities)]
-        rows = [summary.of(each) for each in (summary.untouched, *scores)]
+        rows = [_summary(labels, each, untouched, limit) for each in scores]
         for severity, value, row in zip((0, *severities), values, rows, strict=True):
             own = {"corruption": kind, "severity": severity, "value": value}
             yield of_run | own | row
@@ -173,29 +177,14 @@ def _measured(run: Run, asked: Measurement, say: Callable[[str], object]) -> Ite
         )
 
 
-class _Summary:
-    """What scores come to, against those of the untouched and the held-out images."""
-
-    def __init__(self, labels: Array, untouched: Array, held_out: Array) -> None:
-        self.untouched = untouched
-        self._labels = labels
-        self._held_out = len(held_out)
-        limit = threshold_for_fpr(held_out, FPR).value if self._held_out else np.nan
-        self._limit = limit
-
-    def of(self, scores: Array) -> _Row:
-        auroc, before = (roc(self._labels, each)["auroc"] for each in (scores, self.untouched))
-        good, anomalous = scores[self._labels == 0], scores[self._labels == 1]
-        above = [
-            (each > self._limit).mean() if self._held_out else np.nan for each in (good, anomalous)
-        ]
-        return {
-            "auroc": 100 * auroc,
-            "difference": 100 * (auroc - before),
-            "false_alarms": 100 * above[0],
-            "recall": 100 * above[1],
-            "good_score": np.median(good) / np.median(self.untouched[self._labels == 0]),
-            "good": len(good),
-            "anomalous": len(anomalous),
-            "held_out": self._held_out,
-        }
+def _summary(labels: Array, scores: Array, untouched: Array, limit: float | None) -> _Row:
+    auroc, before = (roc(labels, each)["auroc"] for each in (scores, untouched))
+    good, anomalous = scores[labels == 0], scores[labels == 1]
+    shares = [np.nan if limit is None else (each > limit).mean() for each in (good, anomalous)]
+    return {
+        "auroc": 100 * auroc,
+        "difference": 100 * (auroc - before),
+        "false_alarms": 100 * shares[0],
+        "recall": 100 * shares[1],
+        "good_score": np.median(good) / np.median(untouched[labels == 0]),
+    }

@@ -34,6 +34,7 @@ def test_names():
         "05_gradcam",
         "06_study",
         "07_report",
+        "09_robustness",
     ]
 
 
@@ -97,6 +98,7 @@ def test_datasets(results):
 @pytest.mark.slow
 def test_train_then_tables_and_figures(results):
     more = {"results": str(results), "weights": "random", "train_views": 1, "map_views": 1}
+    more |= {"save_model": True}
     for attention in ("none", "se"):
         execute("02_train", results, attention=attention, **more, **TINY)
     folder = runs.run_folder(results, "demo_parts", "bracket", "se", 0)
@@ -107,6 +109,10 @@ def test_train_then_tables_and_figures(results):
     for name in ("04_roc", "05_gradcam"):
         execute(name, results, results=str(results), dataset="demo_parts")
         assert (results / "figures" / f"{name[3:]}_demo_parts.png").exists()
+    some = {"corruptions": "darker, jpeg", "severities": 3, "images": 2}
+    execute("09_robustness", results, results=str(results), dataset="demo_parts", **some)
+    assert (results / "tables" / "robustness_demo_parts.md").exists()
+    assert (results / "figures" / "robustness_demo_parts.png").exists()
 
 
 @pytest.mark.slow
