@@ -116,11 +116,12 @@ def _protocol(found: Sequence[Run], table: pd.DataFrame, measure: str) -> str:
     """How the numbers came about, in one line."""
     runs = table.drop_duplicates(["category", "variant", "seed"])
     images = runs.drop_duplicates("category")
-    categories = len(images)
+    categories, views = len(images), runs["views"].iloc[0]
     parts = [
-        f"{circumstances(found)}. Scored with {runs['views'].iloc[0]} views, at the same angles "
-        f"for every image: {images['good'].sum()} good and {images['anomalous'].sum()} anomalous "
-        "test images. Severity 0: as they are."
+        f"{circumstances(found)}.",
+        f"Scored with {views} view{'s' * (views != 1)}, at the same angles for every image:",
+        f"{images['good'].sum()} good and {images['anomalous'].sum()} anomalous test images.",
+        "Severity 0: as they are.",
     ]
     if categories > 1:
         parts.append(f"Mean of {categories} categories.")
