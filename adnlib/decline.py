@@ -116,7 +116,7 @@ def _protocol(found: Sequence[Run], table: pd.DataFrame, measure: str) -> str:
     """How the numbers came about, in one line."""
     runs = table.drop_duplicates(["category", "variant", "seed"])
     images = runs.drop_duplicates("category")
-    categories, views = len(images), runs["views"].iloc[0]
+    categories, views = len(images), int(runs["views"].iloc[0])
     parts = [
         f"{circumstances(found)}.",
         f"Scored with {views} view{'s' * (views != 1)}, at the same angles for every image:",
