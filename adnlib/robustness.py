@@ -66,6 +66,9 @@ class Measurement:
         for name in ("views", "images"):
             if getattr(self, name) < 0:
                 raise InputError(f"{name} is {getattr(self, name)}: give a number from 0 up.")
+        for name in ("corruptions", "severities"):
+            if not _words(getattr(self, name)):
+                raise InputError(f"{name} is empty: give some, or 'all'.")
         check_names(_words(self.corruptions), [*CORRUPTIONS, "all"], "corruption")
         check_severities(self.chosen_severities)
         find_device(self.device)

@@ -221,6 +221,7 @@ def test_images_that_are_gone_or_damaged_are_named(root, tmp_path, finished):
     ("given", "message"),
     [
         ({"corruptions": "blurr"}, "no corruption 'blurr': did you mean 'blur'"),
+        ({"corruptions": " "}, "corruptions is empty"),
         ({"severities": "1 9"}, "severity is 9"),
         ({"severities": "strong"}, "severities is 'strong': give whole numbers"),
         ({"views": -1}, "views is -1"),
