@@ -123,8 +123,8 @@ def _protocol(found: Sequence[Run], table: pd.DataFrame, measure: str) -> str:
         f"{images['good'].sum()} good and {images['anomalous'].sum()} anomalous test images.",
         "Severity 0: as they are.",
     ]
-    if categories > 1:
-        parts.append(f"Mean of {categories} categories.")
+    named = images["category"].iloc[0]
+    parts.append(f"Mean of {categories} categories." if categories > 1 else f"Category {named}.")
     if measure != "auroc":
         fewest, most = images["held_out"].min(), images["held_out"].max()
         count = f"{most}" if fewest == most else f"{fewest} to {most}"
