@@ -94,6 +94,21 @@ class Run:
         with np.load(self.folder / "maps.npz", allow_pickle=False) as archive:
             return np.asarray(archive["maps"], dtype=np.float32)
 
+    def image_folder(self, paths: Iterable[str]) -> Path:
+        """The category folder that the run read.
+
+        Raises:
+            InputError: one of these images, relative to it, is no longer there.
+        """
+        folder = runs.project_path(self.images)
+        for path in paths:
+            if not (folder / path).is_file():
+                raise InputError(
+                    f"The images of {self.dataset}/{self.category} are no longer in {folder} "
+                    f"({path} is missing): put them back, or run again with their new place."
+                )
+        return folder
+
 
 def sorted_variants(found: Iterable[Run]) -> list[str]:
     """The variants that occur, each once, in the order of tables and figures."""

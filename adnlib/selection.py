@@ -15,7 +15,6 @@ import pandas as pd
 from adnlib.errors import InputError
 from adnlib.evaluation import percentiles
 from adnlib.records import Run, readable
-from adnlib.runs import project_path
 from adnlib.variants import variant_order, variant_title
 
 SCALE_PERCENTILE = 99.5
@@ -152,13 +151,7 @@ def _of_category(found: list[Run], anomalous: int) -> Chosen | None:
     shown = {run.variant: (run, *read) for run, read in readings if run.seed == seed}
     images = choose_images({v: scores for v, (_, scores, _) in shown.items()}, anomalous)
     run = next(run for run, _ in readings if run.seed == seed)
-    folder = project_path(run.images)
-    for path in images["path"]:
-        if not (folder / path).is_file():
-            raise InputError(
-                f"The images of {run.dataset}/{run.category} are no longer in {folder} ({path} is "
-                "missing): put them back, or run again with their new place."
-            )
+    folder = run.image_folder(images["path"])
     rows = images["row"].to_numpy()
     return Chosen(
         category=run.category,

@@ -35,6 +35,7 @@ def test_names():
         "06_study",
         "07_report",
         "08_explore",
+        "09_robustness",
     ]
 
 
@@ -98,6 +99,7 @@ def test_datasets(results):
 @pytest.mark.slow
 def test_train_then_tables_and_figures(results):
     more = {"results": str(results), "weights": "random", "train_views": 1, "map_views": 1}
+    more |= {"save_model": True}
     for attention in ("none", "se"):
         execute("02_train", results, attention=attention, **more, **TINY)
     folder = runs.run_folder(results, "demo_parts", "bracket", "se", 0)
@@ -112,6 +114,10 @@ def test_train_then_tables_and_figures(results):
     shown = (results / "08_explore.ipynb").read_text(encoding="utf-8")
     assert "DifferNet on demo_parts/bracket" in shown
     assert "held-out normal images" in shown
+    some = {"corruptions": "darker, jpeg", "severities": 3, "images": 2}
+    execute("09_robustness", results, results=str(results), dataset="demo_parts", **some)
+    assert (results / "tables" / "robustness_demo_parts.md").exists()
+    assert (results / "figures" / "robustness_demo_parts.png").exists()
 
 
 @pytest.mark.slow

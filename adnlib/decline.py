@@ -1,0 +1,250 @@
+"""How far AUROC, false alarms and recall move with a corruption's severity: tables and figures.
+
+Made of `tables/robustness_<dataset>.csv`; computes nothing but means. Those are over the categories
+and seeds that every variant was measured with, so that variants are compared on the same images.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from textwrap import wrap
+from typing import Any
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
+
+from adnlib import tables
+from adnlib.corruptions import CORRUPTIONS
+from adnlib.errors import InputError
+from adnlib.figures import ALERT_COLOUR, line_style, save, style
+from adnlib.folders import writing
+from adnlib.model import FPR
+from adnlib.records import Run, read_runs, sorted_variants
+from adnlib.report import alert, circumstances, dataset_title, with_spread
+from adnlib.tables import Cell, Sheet
+from adnlib.threshold import needed
+from adnlib.variants import variant_title
+
+MEASURES = {
+    "auroc": "AUROC in percent",
+    "false_alarms": "false alarms, percent of good images",
+    "recall": "recall, percent of anomalous images",
+}
+"""What is shown, by its column."""
+
+_CHANCE = 50.0
+_MOST_COLUMNS = 4
+_SIDE, _BELOW, _LEFT = 1.75, 0.62, 0.55  # inches
+
+
+def write_sheets(results: str | Path, dataset: str) -> Path:
+    """Write `tables/robustness_<dataset>.md`, a table for each of `MEASURES`; its path.
+
+    Raises:
+        InputError: nothing was measured, or no category and seed with every variant.
+    """
+    found, table = _measured(results, dataset)
+    sheets = [_sheet(found, table, measure) for measure in _told(table)]
+    path = Path(results) / "tables" / f"robustness_{dataset}.md"
+    with writing(path.parent):
+        text = ["# Under corruptions\n", *map(tables.markdown, sheets)]
+        path.write_text("\n".join(text), encoding="utf-8")
+    return path
+
+
+def draw_decline(results: str | Path, dataset: str, measure: str = "auroc") -> list[Path]:
+    """Draw `figures/robustness_<dataset>.png` and `.pdf`: one panel a corruption, a line a variant.
+
+    Args:
+        results: a results folder, such as `results/demo`.
+        dataset: a data set that was measured.
+        measure: one of `MEASURES`; all but AUROC have their name behind the data set's.
+
+    Returns:
+        The paths; none where no threshold could be made, so that there is nothing to show.
+
+    Raises:
+        InputError: nothing was measured, or no category and seed with every variant.
+    """
+    found, table = _measured(results, dataset)
+    if measure not in _told(table):
+        return []
+    name = f"robustness_{dataset}" + (f"_{measure}" if measure != "auroc" else "")
+    with style():
+        return save(_figure(found, table, measure), Path(results) / "figures" / name)
+
+
+def _measured(results: str | Path, dataset: str) -> tuple[list[Run], pd.DataFrame]:
+    path = Path(results) / "tables" / f"robustness_{dataset}.csv"
+    if not path.is_file():
+        raise InputError(f"{path} is not there: measure first, as the notebook 09_robustness does.")
+    table = pd.read_csv(path, keep_default_na=False, na_values=[""])
+    variants = table["variant"].nunique()
+    everywhere = table.groupby(["category", "seed"])["variant"].transform("nunique") == variants
+    if not everywhere.any():
+        raise InputError(
+            f"No category and seed of {dataset} was measured with all of "
+            f"{', '.join(table['variant'].unique())}: keep models of the same seeds."
+        )
+    table = table[everywhere]
+    cells = set(table[["category", "variant", "seed"]].itertuples(index=False, name=None))
+    found = read_runs(results, dataset)
+    return [run for run in found if (run.category, run.variant, run.seed) in cells], table
+
+
+def _told(table: pd.DataFrame) -> list[str]:
+    return [measure for measure in MEASURES if table[measure].notna().any()]
+
+
+def _means(table: pd.DataFrame, measure: str) -> dict[tuple[str, str], pd.DataFrame]:
+    """By variant and corruption: mean, std, min and max over seeds, one row a severity."""
+    means = {}
+    for (variant, kind), rows in table.groupby(["variant", "corruption"]):
+        of_seeds = rows.groupby(["severity", "seed"])[measure].mean()
+        means[str(variant), str(kind)] = of_seeds.groupby("severity").agg(
+            ["mean", "std", "min", "max"]
+        )
+    return means
+
+
+def _protocol(found: Sequence[Run], table: pd.DataFrame, measure: str) -> str:
+    """How the numbers came about, in one line."""
+    runs = table.drop_duplicates(["category", "variant", "seed"])
+    images = runs.drop_duplicates("category")
+    categories, views = len(images), int(runs["views"].iloc[0])
+    parts = [
+        f"{circumstances(found)}.",
+        f"Scored with {views} view{'s' * (views != 1)}, at the same angles for every image:",
+        f"{images['good'].sum()} good and {images['anomalous'].sum()} anomalous test images.",
+        "Severity 0: as they are.",
+    ]
+    named = images["category"].iloc[0]
+    parts.append(f"Mean of {categories} categories." if categories > 1 else f"Category {named}.")
+    if measure != "auroc":
+        fewest, most = images["held_out"].min(), images["held_out"].max()
+        count = f"{most}" if fewest == most else f"{fewest} to {most}"
+        parts.append(
+            f"Threshold for {100 * FPR:g} % false alarms by {count} held-out good images as they "
+            f"are; fewer than {needed(FPR)} cannot resolve it, and give their highest score."
+        )
+    return " ".join(parts)
+
+
+def _sheet(found: Sequence[Run], table: pd.DataFrame, measure: str) -> Sheet:
+    means = _means(table, measure)
+    severities = sorted(table["severity"].unique())
+    rows = []
+    for kind in _kinds(table):
+        for variant in sorted_variants(found):
+            cells = means[variant, kind].to_dict("records")
+            numbers = [with_spread(cell["mean"], cell["std"]) for cell in cells]
+            names = CORRUPTIONS[kind].title, variant_title(variant)
+            rows.append([Cell(text) for text in (*names, *numbers)])
+    spread = " Mean ± standard deviation over seeds." if _several_seeds(table) else ""
+    return Sheet(
+        title=f"{dataset_title(found)}: {MEASURES[measure]}, by severity",
+        caption=f"{_protocol(found, table, measure)}{spread}",
+        header=["corruption", "method", *map(str, severities)],
+        rows=rows,
+        alert=alert(found),
+        names=2,
+        notes=[_own_auroc(found, table)] if measure == "auroc" else [],
+    )
+
+
+def _own_auroc(found: Sequence[Run], table: pd.DataFrame) -> str:
+    own = table.drop_duplicates(["category", "variant", "seed"]).groupby("variant")["run_auroc"]
+    told = [f"{variant_title(name)} {own.mean()[name]:.2f}" for name in sorted_variants(found)]
+    return (
+        "The runs' own AUROC, of all test images, with angles drawn for each and all test views: "
+        f"{', '.join(told)}."
+    )
+
+
+def _several_seeds(table: pd.DataFrame) -> bool:
+    return len(table["seed"].unique()) > 1
+
+
+def _kinds(table: pd.DataFrame) -> list[str]:
+    there = set(table["corruption"])
+    return [kind for kind in CORRUPTIONS if kind in there]
+
+
+def _figure(found: Sequence[Run], table: pd.DataFrame, measure: str) -> Figure:
+    kinds, variants = _kinds(table), sorted_variants(found)
+    severities = [severity for severity in table["severity"].unique() if severity]
+    columns = min(len(kinds), _MOST_COLUMNS)
+    rows = math.ceil(len(kinds) / columns)
+    width = max(columns * (_SIDE + 0.2) + _LEFT, 4.5)
+    title = wrap(f"{dataset_title(found)}: {MEASURES[measure]}", round(width * 10))
+    warning = wrap(alert(found), round(width * 12))
+    notes = _protocol(found, table, measure)
+    notes += " Line: mean over seeds; band: lowest to highest." if _several_seeds(table) else ""
+    small_print = wrap(notes, round(width * 17))
+    top = 0.55 + 0.2 * len(title) + 0.16 * len(warning)
+    bottom = 0.75 + 0.15 * len(small_print)
+    height = top + rows * (_SIDE + _BELOW) - _BELOW + bottom
+    figure = Figure(figsize=(width, height))
+    panels = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).flatten()
+    figure.subplots_adjust(
+        left=_LEFT / width,
+        right=1 - 0.15 / width,
+        top=1 - top / height,
+        bottom=bottom / height,
+        wspace=0.12,
+        hspace=_BELOW / _SIDE,
+    )
+    means = _means(table, measure)
+    for index, kind in enumerate(kinds):
+        _panel(panels[index], {variant: means[variant, kind] for variant in variants})
+        _name(panels[index], kind, severities)
+        if index % columns == 0:
+            panels[index].set_ylabel(MEASURES[measure].partition(",")[0], labelpad=2)
+        if index + columns >= len(kinds):
+            panels[index].set_xlabel("severity", labelpad=2)
+            panels[index].tick_params(labelbottom=True)
+    for axes in panels[len(kinds) :]:
+        axes.set_axis_off()
+    low, high = panels[0].get_ylim()
+    if measure == "auroc" and low < _CHANCE < high:
+        for axes in panels[: len(kinds)]:
+            axes.axhline(_CHANCE, color="0.7", linewidth=0.8, linestyle=":", zorder=1)
+    head: dict[str, Any] = {"x": 0.5, "ha": "center", "va": "top"}
+    figure.text(y=1 - 0.1 / height, s="\n".join(title), fontsize="large", **head)
+    loud: dict[str, Any] = {"color": ALERT_COLOUR, "weight": "bold", **head}
+    figure.text(y=1 - (0.15 + 0.2 * len(title)) / height, s="\n".join(warning), **loud)
+    figure.legend(
+        [Line2D([], [], **line_style(variant)) for variant in variants],
+        [variant_title(variant) for variant in variants],
+        loc="upper center",
+        bbox_to_anchor=(0.5, (bottom - 0.4) / height),
+        ncols=min(len(variants), 3),
+        frameon=False,
+    )
+    foot: dict[str, Any] = {"ha": "center", "va": "bottom", "fontsize": "small", "color": "0.3"}
+    figure.text(0.5, 0.07 / height, "\n".join(small_print), **foot)
+    return figure
+
+
+def _panel(axes: Axes, means: dict[str, pd.DataFrame]) -> None:
+    for variant, of_variant in means.items():
+        look = line_style(variant)
+        axes.plot(of_variant.index, of_variant["mean"], marker="o", markersize=2.5, **look)
+        if of_variant["std"].notna().any():
+            band: dict[str, Any] = {"color": look["color"], "alpha": 0.14, "linewidth": 0}
+            axes.fill_between(of_variant.index, of_variant["min"], of_variant["max"], **band)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+
+
+def _name(axes: Axes, kind: str, severities: Sequence[int]) -> None:
+    corruption = CORRUPTIONS[kind]
+    first, last = corruption.of(min(severities)), corruption.of(max(severities))
+    axes.set_title(corruption.title, fontsize="medium", pad=14)
+    small: dict[str, Any] = {"fontsize": "small", "color": "0.3", "ha": "center", "va": "bottom"}
+    text = f"{corruption.parameter} {first:g}" + (f" to {last:g}" if last != first else "")
+    axes.text(0.5, 1.02, text, transform=axes.transAxes, **small)
