@@ -33,7 +33,7 @@ ELSEWHERE = {
     r".*pip install .*": "run_all.sh",
     r"conda .*": "no conda on CI",
     r"snakemake .*": "run_all.sh",
-    r"voila .*": "tests/test_explore_page.py",
+    r"(\.venv/bin/)?voila .*": "tests/test_explore_page.py",
     r"CUDA_VISIBLE_DEVICES=.*": "needs GPUs",
     r"DIR/.*": "folders, no command",
     r"folder > .*": "a drawing, no command",
