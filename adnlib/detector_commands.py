@@ -57,6 +57,8 @@ examples:
       for `adnlib score my_model.onnx photos`, and any other program that runs ONNX
   adnlib export my_model --out my_model.pt2 --images photos/new
       for torch.export.load; both are checked, here with the images of a folder
+  adnlib export my_model --out my_model.onnx --force
+      once more, after the model was fitted again
 
 The file takes uint8 images (N, 3, S, S), RGB, of the size that the command prints, and gives N
 scores.
