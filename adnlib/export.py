@@ -34,7 +34,7 @@ TOLERANCE = 1e-3
 float32 numbers in another order, and eight coupling blocks carry the last digits on."""
 
 _LARGEST_ONNX = 2_000_000_000  # bytes; a protobuf message ends at 2 GiB
-_LOADED_BY_PT2 = "adnlib.json"
+_TOLD = "adnlib.json"
 
 
 class ScoringGraph(nn.Module):
@@ -145,7 +145,7 @@ def _read_onnx(path: Path) -> Callable[[torch.Tensor], torch.Tensor]:
 
 def _write_pt2(model: AttentDifferNet, path: Path) -> None:
     text = json.dumps(_description(model), indent=2, allow_nan=False)
-    _quietly(lambda: torch.export.save(_program(model), path, extra_files={_LOADED_BY_PT2: text}))
+    _quietly(lambda: torch.export.save(_program(model), path, extra_files={_TOLD: text}))
 
 
 def _read_pt2(path: Path) -> Callable[[torch.Tensor], torch.Tensor]:

@@ -112,12 +112,7 @@ class AttentDifferNet(nn.Module):
         self.to(self.device)
 
     def __repr__(self) -> str:
-        changed = [
-            f"{field.name}={getattr(self.settings, field.name)!r}"
-            for field in dataclasses.fields(ModelSettings)
-            if getattr(self.settings, field.name) != field.default
-        ]
-        return f"AttentDifferNet({', '.join(changed)})"
+        return f"AttentDifferNet({self.settings.changed})"
 
     def _repr_html_(self) -> str:
         told = {"settings": f"{self!r}, all else the paper's", "fitted": "not yet"}

@@ -44,6 +44,15 @@ class ModelSettings(EmbeddingSettings, FlowSettings, TrainingSettings):
         if not 0 <= self.seed < _SEEDS:
             raise InputError(f"seed is {self.seed}: give a whole number from 0 to 2^32 - 1.")
 
+    @property
+    def changed(self) -> str:
+        """The settings that are not the defaults, as they are written in a call."""
+        return ", ".join(
+            f"{field.name}={getattr(self, field.name)!r}"
+            for field in dataclasses.fields(self)
+            if getattr(self, field.name) != field.default
+        )
+
 
 def stored_settings(stored: Mapping[str, Any], where: Path, **instead: Any) -> ModelSettings:
     """The settings that lie in a file, with others instead of some.

@@ -46,6 +46,9 @@ class OnnxModel:
         self.settings = settings
         self.threshold = threshold
 
+    def __repr__(self) -> str:
+        return f"OnnxModel({self.settings.changed})"
+
     @classmethod
     def load(cls, path: str | Path, device: str = "auto") -> OnnxModel:
         """Open an exported file.

@@ -80,6 +80,7 @@ def test_an_onnx_file_is_a_detector_with_its_settings_and_threshold(model, expor
     found = OnnxModel.load(exported)
     assert found.threshold == model.threshold
     assert found.settings == model.settings
+    assert repr(found) == repr(model).replace("AttentDifferNet", "OnnxModel")
     torch.testing.assert_close(found.score(IMAGES), model.score(IMAGES), rtol=1e-5, atol=0)
     assert torch.equal(found.score(IMAGES)[1:2], found.score(IMAGES[1]))
 
