@@ -33,6 +33,7 @@ TOLERANCE = 1e-3
 """The most that a score may differ from the model's own, as a share of it. Other kernels add
 float32 numbers in another order, and eight coupling blocks carry the last digits on."""
 
+_CHUNK = 8  # views of an image that go through the backbone together: what memory an image takes
 _LARGEST_ONNX = 2_000_000_000  # bytes; a protobuf message ends at 2 GiB
 _TOLD = "adnlib.json"
 
@@ -51,8 +52,12 @@ class ScoringGraph(nn.Module):
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Anomaly scores float32 (N,) of uint8 (N, 3, S, S)."""
         views = every_turn(images, self.maps)
-        latent, _ = self.flow(self.embedding(views.flatten(0, 1)))
-        return anomaly_score(latent.unflatten(0, views.shape[:2]))
+        embedded = torch.cat([self._embed(some) for some in views.split(_CHUNK, 1)], 1)
+        latent, _ = self.flow(embedded.flatten(0, 1))
+        return anomaly_score(latent.unflatten(0, embedded.shape[:2]))
+
+    def _embed(self, views: torch.Tensor) -> torch.Tensor:
+        return self.embedding(views.flatten(0, 1)).unflatten(0, views.shape[:2])
 
 
 def export_model(model: AttentDifferNet, path: str | Path, images: torch.Tensor) -> float:
