@@ -145,7 +145,7 @@ def _description(path: Path, session: Any) -> dict[str, Any]:
     try:
         found = json.loads(session.get_modelmeta().custom_metadata_map[_DESCRIPTION])
         version = int(found["format"])
-    except (KeyError, TypeError, ValueError, RecursionError):
+    except (KeyError, TypeError, ValueError, OverflowError, RecursionError):
         raise InputError(f"{str(path)!r} describes no detector: export it again.") from None
     if version != EXPORT_FORMAT:
         advice = "update adnlib" if version > EXPORT_FORMAT else "export it again"
