@@ -146,7 +146,7 @@ class MultiScaleEmbedding(nn.Module):
 
     def forward(self, views: torch.Tensor) -> torch.Tensor:
         """Embed uint8 views (N, 3, S, S) as float32 (N, features)."""
-        scaled = self.normalized_scales(views)
+        scaled = self.scaled(self.normalized(views))
         return torch.cat([self.network(pixels).mean((2, 3)) for pixels in scaled], 1)
 
     def embed(self, images: torch.Tensor, angles: torch.Tensor) -> torch.Tensor:
@@ -178,11 +178,13 @@ class MultiScaleEmbedding(nn.Module):
                 )
         return embedded.view(count, views, -1)
 
-    def normalized_scales(self, views: torch.Tensor) -> list[torch.Tensor]:
-        """The views at each scale, float32, standardised by ImageNet's mean and deviation."""
-        pixels = ((views / 255 - self.mean) / self.std).contiguous(
-            memory_format=torch.channels_last
-        )
+    def normalized(self, views: torch.Tensor) -> torch.Tensor:
+        """uint8 views (N, 3, S, S) as float32, standardised by ImageNet's mean and deviation."""
+        pixels = (views / 255 - self.mean) / self.std
+        return pixels.contiguous(memory_format=torch.channels_last)
+
+    def scaled(self, pixels: torch.Tensor) -> list[torch.Tensor]:
+        """Normalized views (N, 3, S, S) at each scale, the largest first."""
         return [
             F.interpolate(pixels, size=self.settings.image_size // 2**scale) if scale else pixels
             for scale in range(self.settings.scales)

@@ -1,8 +1,8 @@
-"""Grad-CAM of the anomaly score: where in an image the detector looks.
+"""Saliency maps: where in an image the detector looks.
 
 pytorch-grad-cam does the work. Two things are ours: the network sees an image at several scales, so
 every scale gets a network object of its own (with the same weights) that the library's hooks can
-tell apart; and maps keep the score's unit, so that the map of a good image can be laid beside an
+tell apart; and maps keep their unit, so that the map of a good image can be laid beside an
 anomalous one without being stretched to the same brightness.
 """
 
@@ -10,50 +10,145 @@ from __future__ import annotations
 
 import copy
 import itertools
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from pytorch_grad_cam import GradCAM
+from pytorch_grad_cam import EigenCAM, GradCAM, GradCAMPlusPlus, LayerCAM
 from torch import nn
+from torchvision.transforms.functional import gaussian_blur
 
-from adnlib.flow import anomaly_score
+from adnlib.coupling import Coupled
+from adnlib.errors import InputError
+from adnlib.flow import anomaly_score, negative_log_likelihood
 from adnlib.model import AttentDifferNet
+from adnlib.settings import check_choice
 from adnlib.views import rotate
 
+LAST, BEFORE = "last", "before"
+_SIGMA = 3.0  # px, of the gradient maps in DifferNet's published code
 
-def gradcam(
-    model: AttentDifferNet, images: torch.Tensor, views: int = 4, layer: str | None = None
+
+class Method(NamedTuple):
+    """A way to make a map."""
+
+    title: str
+    cam: type | None
+    """pytorch-grad-cam's class, or None for the gradient by the pixels."""
+
+
+class Target(NamedTuple):
+    """What a map explains."""
+
+    title: str
+    of: Callable[[torch.Tensor, nn.Module], torch.Tensor]
+    """(N,) from embeddings (N, features) and the flow."""
+
+
+METHODS = {
+    "gradcam": Method("Grad-CAM", GradCAM),
+    "gradcam++": Method("Grad-CAM++", GradCAMPlusPlus),
+    "layercam": Method("LayerCAM", LayerCAM),
+    "eigencam": Method("EigenCAM", EigenCAM),
+    "gradient": Method("gradient map", None),
+}
+"""Grad-CAM (https://arxiv.org/abs/1610.02391), Grad-CAM++ (https://arxiv.org/abs/1710.11063),
+LayerCAM (https://doi.org/10.1109/TIP.2021.3089943), EigenCAM (https://arxiv.org/abs/2008.00299; the
+first principal component of a layer, which has no target), and DifferNet's own gradient maps
+(section 3.5 of https://arxiv.org/abs/2008.12577), with "loss" as their target there."""
+TARGETS = {
+    "score": Target("the anomaly score", lambda e, flow: anomaly_score(flow(e)[0][:, None])),
+    "loss": Target(
+        "the negative log-likelihood",
+        lambda e, flow: torch.stack(
+            [
+                negative_log_likelihood(*one)
+                for one in zip(*(o.split(1) for o in flow(e)), strict=True)
+            ]
+        ),
+    ),
+    "energy": Target("the embedding's energy", lambda e, flow: e.square().mean(1)),
+}
+"""The "energy", the mean square of the features, asks the backbone alone."""
+
+
+@dataclass(frozen=True)
+class Saliency:
+    """Which map is made."""
+
+    method: str = "gradcam"
+    """One of `METHODS`."""
+    target: str = "score"
+    """One of `TARGETS`."""
+    layer: str = LAST
+    """Of the backbone: "last", its last convolution (AlexNet) or stage, behind its attention block
+    (with attention_place="pool" before it); "before", the same before the block; or one of
+    `model.embedding.network.named_modules()`. The gradient map has none."""
+
+    def __post_init__(self) -> None:
+        check_choice(self, "method", METHODS)
+        check_choice(self, "target", TARGETS)
+
+    @property
+    def name(self) -> str:
+        """For a file's name."""
+        return f"{self.method}_{self.target}_{self.layer}"
+
+    @property
+    def title(self) -> str:
+        """For people."""
+        words = METHODS[self.method].title
+        words += "" if self.method == "eigencam" else f" of {TARGETS[self.target].title}"
+        where = {LAST: "", BEFORE: ", before attention"}.get(self.layer, f", layer {self.layer}")
+        return words + where * (self.method != "gradient")
+
+
+def saliency(
+    model: AttentDifferNet,
+    images: torch.Tensor,
+    views: int = 4,
+    kind: Saliency | None = None,
+    scale: int | None = None,
 ) -> torch.Tensor:
-    """Grad-CAM of the anomaly score, over all scales, mean over some of the model's test views.
+    """Maps of images, mean over some of the model's test views, each turned back.
 
-    Selvaraju et al. 2017 (https://arxiv.org/abs/1610.02391), equations 1 and 2, with the anomaly
-    score of a view as target. The map of a scale is ReLU(sum_k a_k A_k) where a_k is the gradient
-    by the spatial mean of feature map k, so that scales of different resolution count alike. The
-    maps of rotated views are turned back.
+    Grad-CAM's map of one scale is ReLU(sum_k a_k A_k), its equations 1 and 2, where a_k is the
+    gradient by the spatial *mean* of feature map k, so that scales of different resolution count
+    alike; the map is the mean over scales. The others take the same gradient.
+
+    The gradient map is DifferNet's: gradients by the pixels, turned back and smoothed (Gaussian, 3
+    px), their absolute values averaged over views and colours, and squared. The two scales below
+    are reached through the pixels that they are sampled from.
 
     Args:
         model: a fitted model.
         images: uint8 (N, 3, S, S).
         views: how many of the model's test angles are used.
-        layer: of the backbone; the default is its last convolution (AlexNet) or stage, behind its
-            attention block (with `attention_place="pool"` before it).
+        kind: by default Grad-CAM of the anomaly score.
+        scale: of this scale alone, 0 being the largest; None for all.
 
     Returns:
-        float32 (N, h, w) on the CPU, not negative, in units of the score; h and w are the layer's
-        size at the largest scale.
+        float32 (N, h, w) on the CPU, not negative, in units of the target (EigenCAM: of the
+        features; gradient map: of the target's squared gradient); h and w are the layer's size at
+        the largest scale asked for, or S.
+
+    Raises:
+        InputError: the network has no such layer or scale.
     """
+    kind = kind or Saliency()
+    if scale is not None and not 0 <= scale < model.settings.scales:
+        raise InputError(f"scale is {scale}: give a number from 0 to {model.settings.scales - 1}.")
+    scales = range(model.settings.scales) if scale is None else [scale]
     angles = model.test_angles(len(images))[:, :views]
-    with _DetectorOfViews(model) as detector:
-        cam = _ScoreGradCAM(detector, detector.layers(layer or model.embedding.last_layer))
-        try:
-            maps = [
-                _of_image(cam, image.to(model.device), turns)
-                for image, turns in zip(images, angles, strict=True)
-            ]
-        finally:
-            cam.activations_and_grads.release()
-    return torch.stack(maps)
+    maps = []
+    with _DetectorOfViews(model, kind.target, scales) as detector, _mapping(detector, kind) as map_:
+        for image, turns in zip(images.to(model.device), angles, strict=True):
+            maps.append(map_(rotate(image.expand(len(turns), -1, -1, -1), turns), turns))
+    return torch.stack(maps).cpu()
 
 
 def upsample(maps: torch.Tensor, size: int) -> torch.Tensor:
@@ -62,15 +157,16 @@ def upsample(maps: torch.Tensor, size: int) -> torch.Tensor:
 
 
 class _DetectorOfViews(nn.Module):
-    """The detector as one differentiable function of views, with a network of its own for each
-    scale.
+    """A target as one differentiable function of views, with a network of its own for each scale.
 
     Within `with`, no weight asks for a gradient: only the maps do.
     """
 
-    def __init__(self, model: AttentDifferNet) -> None:
+    def __init__(self, model: AttentDifferNet, target: str, scales: Sequence[int]) -> None:
         super().__init__()
         self.model = model
+        self._target = TARGETS[target].of
+        self._scales = scales  # those that a gradient goes through
         network = model.embedding.network
         shared = {id(t): t for t in itertools.chain(network.parameters(), network.buffers())}
         self.networks = nn.ModuleList(
@@ -91,55 +187,108 @@ class _DetectorOfViews(nn.Module):
             parameter.requires_grad_(True)
 
     def layers(self, name: str) -> list[nn.Module]:
-        return [network.get_submodule(name) for network in self.networks]
+        """The layer of that name, or "last" or "before", of each scale that is asked for."""
+        last = self.model.embedding.last_layer
+        if name == BEFORE:
+            coupled = isinstance(self.networks[0].get_submodule(last), Coupled)
+            name = f"{last}.layer" if coupled else last
+        elif name == LAST:
+            name = last
+        try:
+            return [self.networks[scale].get_submodule(name) for scale in self._scales]
+        except AttributeError:
+            known = [known for known, _ in self.networks[0].named_modules() if known]
+            raise InputError(
+                f"layer is {name!r}: choose {LAST!r}, {BEFORE!r} or one of {', '.join(known)}."
+            ) from None
+
+    def normalized(self, views: torch.Tensor) -> torch.Tensor:
+        """Views (N, 3, S, S) that ask for gradients: without, frozen convolutions give none."""
+        return self.model.embedding.normalized(views).requires_grad_()
 
     def forward(self, views: torch.Tensor) -> torch.Tensor:
-        """Anomaly score (N,) of each uint8 view (N, 3, S, S)."""
-        scaled = self.model.embedding.normalized_scales(views)
-        embedded = torch.cat(
-            [
-                # Without an input that asks for gradients, frozen convolutions give none.
-                network(pixels.requires_grad_()).mean((2, 3))
-                for network, pixels in zip(self.networks, scaled, strict=True)
-            ],
-            1,
-        )
-        latent, _ = self.model.flow(embedded)
-        return anomaly_score(latent[:, None])
+        """The target (N,) of each uint8 view (N, 3, S, S)."""
+        return self.of_pixels(self.normalized(views))
+
+    def of_pixels(self, pixels: torch.Tensor) -> torch.Tensor:
+        """The target (N,) of views as `normalized` gives them."""
+        embedded = [
+            network(scaled if scale in self._scales else scaled.detach()).mean((2, 3))
+            for scale, (network, scaled) in enumerate(
+                zip(self.networks, self.model.embedding.scaled(pixels), strict=True)
+            )
+        ]
+        return self._target(torch.cat(embedded, 1), self.model.flow)
 
 
-class _ScoreGradCAM(GradCAM):
-    """Grad-CAM whose maps are not stretched to 0..1, image by image and layer by layer."""
+_Map = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+"""(h, w) from an image's views and their angles."""
+
+
+@contextmanager
+def _mapping(detector: _DetectorOfViews, kind: Saliency) -> Iterator[_Map]:
+    base = METHODS[kind.method].cam
+    if base is None:
+        yield lambda views, angles: _gradient_map(detector, views, angles)
+        return
+    cam = type("Cam", (_InItsUnit, base), {})(detector, detector.layers(kind.layer))
+    try:
+        yield lambda views, angles: _activation_map(cam, views, angles)
+    finally:
+        cam.activations_and_grads.release()
+
+
+class _InItsUnit:
+    """A class of pytorch-grad-cam whose maps are not stretched to 0..1, image by image and layer by
+    layer."""
 
     def compute_cam_per_layer(self, input_tensor, targets, eigen_smooth):
         taken = self.activations_and_grads
         maps = []
-        for layer, activations, grads in zip(
-            self.target_layers, taken.activations, taken.gradients, strict=True
+        for layer, activations, grads in itertools.zip_longest(
+            self.target_layers, taken.activations, taken.gradients
         ):
-            activations, grads = activations.numpy(), grads.numpy()
-            pixels = grads.shape[-2] * grads.shape[-1]
-            cam = self.get_cam_image(input_tensor, layer, targets, activations, grads)
-            maps.append(torch.from_numpy(np.maximum(cam * pixels, 0)))
+            activations = activations.numpy()
+            if self.uses_gradients:  # by the spatial mean, so that no map's size counts
+                grads = grads.numpy() * (grads.shape[-2] * grads.shape[-1])
+            cam = self.get_cam_image(input_tensor, layer, targets, activations, grads, eigen_smooth)
+            maps.append(torch.from_numpy(np.maximum(self.signed(cam), 0)))
         size = max(cam.shape[-1] for cam in maps)
         return [upsample(cam, size) for cam in maps]
+
+    def signed(self, cam):
+        """A principal component has no sign: it gets that of its largest magnitude."""
+        if self.uses_gradients:
+            return cam
+        flat = cam.reshape(len(cam), -1)
+        return cam * np.sign(flat.max(1) + flat.min(1))[:, None, None]
 
     def aggregate_multi_layers(self, cam_per_target_layer):
         return torch.stack(cam_per_target_layer).mean(0)
 
 
-def _of_image(cam: _ScoreGradCAM, image: torch.Tensor, angles: torch.Tensor) -> torch.Tensor:
-    """The mean over views of the maps of one image, each turned back."""
-    views = rotate(image.expand(len(angles), -1, -1, -1), angles)
-    maps = cam(views, targets=[lambda score: score] * len(angles))
+def _activation_map(cam: Any, views: torch.Tensor, angles: torch.Tensor) -> torch.Tensor:
+    """The mean of the views' maps, each turned back, over the views that see a place."""
+    maps = cam(views, targets=[lambda target: target] * len(views))
     turned_back = _turn(maps, -angles)
     covered = _turn(torch.ones_like(maps), -angles)
     return turned_back.sum(0) / covered.sum(0).clamp(min=1e-6)
 
 
+def _gradient_map(
+    detector: _DetectorOfViews, views: torch.Tensor, angles: torch.Tensor
+) -> torch.Tensor:
+    pixels = detector.normalized(views)
+    (gradients,) = torch.autograd.grad(detector.of_pixels(pixels).sum(), pixels)
+    turned_back = _turn(gradients.flatten(0, 1), -angles.repeat_interleave(3))
+    radius = round(4 * _SIGMA)
+    smooth = gaussian_blur(turned_back[None], [2 * radius + 1] * 2, [_SIGMA] * 2)[0]
+    return smooth.abs().mean(0).square()
+
+
 def _turn(maps: torch.Tensor, angles: torch.Tensor) -> torch.Tensor:
     """Turn maps (N, h, w) counter-clockwise about their centres, bilinear, 0 outside."""
-    turns = torch.deg2rad(angles).float()
+    turns = torch.deg2rad(angles).float().to(maps.device)
     cos, sin, zero = turns.cos(), turns.sin(), torch.zeros_like(turns)
     matrices = torch.stack([torch.stack([cos, -sin, zero], 1), torch.stack([sin, cos, zero], 1)], 1)
     grid = F.affine_grid(matrices, [len(maps), 1, *maps.shape[1:]], align_corners=False)

@@ -214,10 +214,10 @@ class AttentDifferNet(nn.Module):
             image: a file, PIL image, array or tensor, as for `score`.
             views: how many of the model's test angles are used.
         """
-        from adnlib.explain import gradcam, upsample  # which stands behind this on the road
+        from adnlib.explain import saliency, upsample  # which stands behind this on the road
 
         pixels = read_images(image, self.settings.image_size)
-        return upsample(gradcam(self, pixels[:1], views), self.settings.image_size)[0]
+        return upsample(saliency(self, pixels[:1], views), self.settings.image_size)[0]
 
     def test_angles(self, images: int) -> torch.Tensor:
         """The angles (images, test_views) of test views, the same at every call."""
@@ -321,11 +321,11 @@ class AttentDifferNet(nn.Module):
 
     def _take_bearings(self, held_out: torch.Tensor, fpr: float) -> float:
         """Threshold and scale of maps by held-out images (N, 3, S, S), whose loss is returned."""
-        from adnlib.explain import gradcam  # which stands behind this on the road
+        from adnlib.explain import saliency  # which stands behind this on the road
 
         embedded = self._embed_each(held_out)
         self.threshold = threshold_for_fpr(self._score_each(embedded).numpy(), fpr)
-        highest = max(gradcam(self, image[None]).max().item() for image in held_out[:_MAPPED])
+        highest = max(saliency(self, image[None]).max().item() for image in held_out[:_MAPPED])
         self.heat_scale = 2 * max(highest, 1e-12)  # all maps may be 0
         return self.loss_embeddings(embedded)
 

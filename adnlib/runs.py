@@ -30,7 +30,7 @@ from adnlib import datasets
 from adnlib.attention import ATTENTION
 from adnlib.errors import InputError
 from adnlib.evaluation import roc
-from adnlib.explain import gradcam
+from adnlib.explain import saliency
 from adnlib.folders import DONE, is_done, run_folder, take, write_json, writing
 from adnlib.images import load_images
 from adnlib.model import AttentDifferNet, ModelSettings
@@ -231,7 +231,7 @@ class Run:
 
     def explain(self) -> None:
         """Grad-CAM maps of all test images by the last epoch's model."""
-        maps = gradcam(self.model, self.images("test"), self.settings.map_views)
+        maps = saliency(self.model, self.images("test"), self.settings.map_views)
         with writing(self.folder):
             # As float32: the maps of a long training go beyond float16's range.
             np.savez_compressed(self.folder / "maps.npz", maps=maps.numpy())

@@ -49,7 +49,7 @@ from adnlib import AttentDifferNet
 from adnlib.datasets import read_samples
 from adnlib.demo import DEMO_SETS, make_demo
 from adnlib.evaluation import roc
-from adnlib.explain import gradcam
+from adnlib.explain import saliency
 from adnlib.heatmaps import overlay
 from adnlib.images import load_images, read_image
 
@@ -135,7 +135,7 @@ for path in (good, anomalous):
 
 # %%
 pair = [read_image(path, image_size) for path in (good, anomalous)]
-maps = [gradcam(model, image[None])[0].numpy() for image in pair]
+maps = [saliency(model, image[None])[0].numpy() for image in pair]
 fig, axes = plt.subplots(2, 2, figsize=(6, 6))
 for i, name in enumerate(["good", anomalous.parent.name]):
     axes[0, i].imshow(pair[i].permute(1, 2, 0))

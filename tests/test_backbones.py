@@ -144,7 +144,9 @@ def test_other_backbones_embed(backbone):
     settings = EmbeddingSettings(attention="se", backbone=backbone, **SMALL)
     embedding = MultiScaleEmbedding(settings, seed=0)
     views = some_views(2, 64)
-    expected = [embedding.network(x).mean((2, 3)) for x in embedding.normalized_scales(views)]
+    expected = [
+        embedding.network(x).mean((2, 3)) for x in embedding.scaled(embedding.normalized(views))
+    ]
     embedded = embedding(views)
     assert embedded.shape == (2, embedding.features) == (2, settings.features)
     assert torch.equal(embedded, torch.cat(expected, 1))

@@ -4,7 +4,7 @@ import torch.nn.functional as F
 
 from adnlib import AttentDifferNet
 from adnlib.coupling import Coupled
-from adnlib.explain import _turn, gradcam, upsample
+from adnlib.explain import _turn, saliency, upsample
 from adnlib.flow import anomaly_score
 from adnlib.views import rotate
 
@@ -20,7 +20,7 @@ def images():
 def test_golden_map(images):
     """Grad-CAM's two equations written anew for each scale of one view that is not turned."""
     model = AttentDifferNet(attention="se", test_views=1, max_angle=0.0, **TINY)
-    found = gradcam(model, images, views=1)
+    found = saliency(model, images, views=1)
     maps = [scale.requires_grad_() for scale in _last_maps(model, images)]
     pooled = [F.max_pool2d(m, 3, 2).mean((2, 3)) for m in maps]
     latent, _ = model.flow(torch.cat(pooled, 1))
@@ -40,21 +40,21 @@ def test_golden_map(images):
 def test_every_scale_reaches_the_map(images, scale):
     """pytorch-grad-cam alone keeps a layer's first call only: the second scale would be lost."""
     model = AttentDifferNet(**TINY)
-    before = gradcam(model, images)
-    scales = model.embedding.normalized_scales
+    before = saliency(model, images)
+    scaled = model.embedding.scaled
 
-    def one_scale_grey(views):
-        return [s * 0 if i == scale else s for i, s in enumerate(scales(views))]
+    def one_scale_grey(pixels):
+        return [s * 0 if i == scale else s for i, s in enumerate(scaled(pixels))]
 
-    model.embedding.normalized_scales = one_scale_grey
-    assert not torch.allclose(gradcam(model, images), before)
+    model.embedding.scaled = one_scale_grey
+    assert not torch.allclose(saliency(model, images), before)
 
 
 @pytest.mark.parametrize("attention", ["none", "se", "cbam"])
 def test_maps_are_finite_and_leave_the_model_as_it_was(images, attention):
     model = AttentDifferNet(attention=attention, epochs=1, **TINY).fit(images)
     before, learned = model.score(images), [p.requires_grad for p in model.parameters()]
-    maps = gradcam(model, images)
+    maps = saliency(model, images)
     assert maps.shape == (3, 7, 7)
     assert maps.isfinite().all()
     assert (maps >= 0).all()
@@ -67,7 +67,7 @@ def test_maps_are_finite_and_leave_the_model_as_it_was(images, attention):
 def test_maps_of_other_backbones(images, backbone, side):
     model = AttentDifferNet(attention="se", backbone=backbone, **TINY)
     before = model.score(images)
-    maps = gradcam(model, images, views=2)
+    maps = saliency(model, images, views=2)
     assert maps.shape == (3, side, side)
     assert maps.isfinite().all()
     assert maps.max() > 0
@@ -76,7 +76,7 @@ def test_maps_of_other_backbones(images, backbone, side):
 
 def test_maps_are_not_stretched_image_by_image(images):
     model = AttentDifferNet(**TINY)
-    peaks = gradcam(model, images).amax((1, 2))
+    peaks = saliency(model, images).amax((1, 2))
     assert len(set(peaks.tolist())) == len(images)
 
 
@@ -94,7 +94,7 @@ def _last_maps(model, images):
     network = model.embedding.network
     maps = []
     assert isinstance(network[11], Coupled)
-    for pixels in model.embedding.normalized_scales(images):
+    for pixels in model.embedding.scaled(model.embedding.normalized(images)):
         x = pixels
         for layer in network[:12]:
             x = layer(x)
