@@ -1,7 +1,8 @@
 """Data sets on disk: which there are, where a category lies, and its images as one table.
 
 Read are folders in MVTec AD's layout, `<data set>/<category>/{train/good, test/good, test/<defect>,
-ground_truth/<defect>}`. Nothing is downloaded and no image is opened here.
+ground_truth/<defect>}`. Beside these may lie `foreground/{good, <defect>}`, masks of the object in
+test images. Nothing is downloaded and no image is opened here.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from adnlib.errors import InputError
 
 IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 COLUMNS = ("path", "split", "label", "defect", "mask")
+FOREGROUND = "foreground"
 
 _GOOD = ("good", "normal")
 _DEEPEST = 3  # <DIR>/InsPLAD-fault/unsupervised_anomaly_detection/glass-insulator
@@ -138,6 +140,26 @@ def read_samples(folder: Path, need_train: bool = True) -> pd.DataFrame:
         )
     rows.sort(key=lambda row: (row[1] == "test", row[2], row[3], natural(row[0])))
     return pd.DataFrame(rows, columns=list(COLUMNS))
+
+
+def foregrounds(folder: Path, paths: Iterable[str]) -> dict[str, str]:
+    """The mask of the object in each test image that has one, named as a defect's mask would be.
+
+    Args:
+        folder: the category's folder.
+        paths: of test images, relative to it.
+
+    Returns:
+        The path of the mask in `foreground/<kind>`, relative to the folder, by that of the image.
+    """
+    by_kind: dict[Path, list[str]] = {}
+    for path in paths:
+        by_kind.setdefault(folder.joinpath(*PurePosixPath(path).parts[:2]), []).append(path)
+    return {
+        path: mask
+        for kind, of_kind in by_kind.items()
+        for path, mask in _masks(folder, kind, of_kind, FOREGROUND).items()
+    }
 
 
 def image_files(folder: Path) -> list[str]:
@@ -277,11 +299,13 @@ def _check_no_loose_images(part: Path) -> None:
         )
 
 
-def _masks(root: Path, kind: Path, paths: list[str]) -> dict[str, str]:
-    """The mask of each image of one defect that has one, by name."""
+def _masks(
+    root: Path, kind: Path, paths: list[str], folder: str = "ground_truth"
+) -> dict[str, str]:
+    """The mask of each image of one defect, or of the good ones, that has one, by name."""
     masks = {
         PurePosixPath(mask).relative_to(ground.relative_to(root).as_posix()).with_suffix(""): mask
-        for part in _subfolders(root, ("ground_truth",))
+        for part in _subfolders(root, (folder,))
         for ground in _subfolders(part, (kind.name.lower(),))
         for mask in _images_below(root, ground)
     }

@@ -12,6 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
+from adnlib.datasets import foregrounds, read_samples
 from adnlib.demo import DEMO_SETS, draw_sample, make_demo
 from adnlib.errors import InputError
 
@@ -104,6 +105,26 @@ def test_a_defect_changes_the_picture_inside_its_mask_only(dataset: str) -> None
         assert picture.mask.mean() < 0.25, (defect, index)
         # The mask is no hull around the defect: most of it really changed.
         assert (changed[picture.mask] > 0).mean() > 0.8, (defect, index)
+
+
+@pytest.mark.parametrize("dataset", DEMO_SETS)
+def test_every_test_image_has_a_mask_of_its_object(root: Path, dataset: str) -> None:
+    category = root / dataset / DEMO_SETS[dataset]
+    test = read_samples(category).query("split == 'test'")["path"]
+    objects = foregrounds(category, test)
+    assert list(objects) == list(test)
+    for path, mask in objects.items():
+        kind, name = Path(path).parts[1:]
+        assert mask == f"foreground/{kind}/{Path(name).stem}_mask.png"
+
+
+@pytest.mark.parametrize("dataset", DEMO_SETS)
+def test_the_object_holds_the_defect_and_leaves_room_for_the_ground(dataset: str) -> None:
+    for index in range(9):
+        picture, _ = draw_sample(dataset, "anomalous", index, size=128)
+        assert picture.body[picture.mask].all()
+        assert 0.1 < picture.body.mean() < 0.95
+        assert picture.body[64].any()
 
 
 @pytest.mark.parametrize("dataset", DEMO_SETS)

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from adnlib.datasets import FOREGROUND
 from adnlib.demo import outdoor, parts, wafer
 from adnlib.demo.paint import Picture
 from adnlib.errors import InputError
@@ -31,7 +32,7 @@ _SCENES: dict[str, tuple[_Draw, tuple[str, ...]]] = {
     "demo_wafer": (wafer.draw, wafer.DEFECTS),
 }
 _SPLITS = ("train", "good", "anomalous")
-_VERSION = 2  # goes up whenever a scene is drawn differently, so that old sets are drawn anew
+_VERSION = 3  # goes up whenever a scene is drawn differently, so that old sets are drawn anew
 
 
 @dataclass(frozen=True)
@@ -55,8 +56,9 @@ def make_demo(
     """Draw the three demo data sets into a folder; what is there with these settings stays.
 
     Writes `root/<dataset>/<category>/{train/good, test/good, test/<defect>, ground_truth/<defect>}`
-    with images `NNN.png` and masks `NNN_mask.png`, and `root/<dataset>/demo.json` last. The bytes
-    depend on the arguments only, and image k not on how many are drawn.
+    with images `NNN.png` and masks `NNN_mask.png`, the masks of the object in each test image
+    likewise in `foreground/{good, <defect>}`, and `root/<dataset>/demo.json` last. The bytes depend
+    on the arguments only, and image k not on how many are drawn.
 
     Args:
         root: the folder that holds data sets; made where absent.
@@ -144,9 +146,11 @@ def _write(folder: Path, dataset: str, settings: _Settings) -> None:
             part = "train" if split == "train" else "test"
             number = index // len(_SCENES[dataset][1]) if split == "anomalous" else index
             _save(picture.image, category / part / defect / f"{number:03d}.png")
-            if defect != "good":
-                white = picture.mask.astype(np.uint8) * 255
-                _save(white, category / "ground_truth" / defect / f"{number:03d}_mask.png")
+            masks = {"ground_truth": picture.mask} if defect != "good" else {}
+            masks |= {FOREGROUND: picture.body} if part == "test" else {}
+            for kind, mask in masks.items():
+                white = mask.astype(np.uint8) * 255
+                _save(white, category / kind / defect / f"{number:03d}_mask.png")
     (folder / MARKER).write_text(json.dumps(asdict(settings), indent=2) + "\n", encoding="utf-8")
 
 

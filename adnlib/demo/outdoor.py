@@ -94,7 +94,7 @@ def draw(rng: np.random.Generator, size: int, defect: str | None) -> Picture:
         spoilt = light(*_break(rng, fitting, y))
     elif defect == "foreign_object":
         spoilt = light(*_foreign(rng, fitting, x, y))
-    return develop(rng, clean, spoilt, blur=rng.uniform(0.3, 0.8), grain=0.014)
+    return develop(rng, clean, spoilt, fitting.body, blur=rng.uniform(0.3, 0.8), grain=0.014)
 
 
 def _fitting(

@@ -7,6 +7,7 @@ the same at every size. Nothing here knows what is drawn.
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -33,11 +34,13 @@ class Picture:
         clean: the same scene, light and sensor noise without the defect; equal to `image` outside
             `mask`, and everywhere in a good picture.
         mask: (size, size) bool, where the defect changed the picture; all False in a good one.
+        body: (size, size) bool, where the object is, and what the defect changed about it.
     """
 
     image: Bytes
     clean: Bytes
     mask: Bools
+    body: Bools
 
 
 def plane(size: int) -> tuple[Floats, Floats]:
@@ -175,7 +178,12 @@ def relief(height: Floats, azimuth: float) -> tuple[Floats, Floats]:
 
 
 def develop(
-    rng: np.random.Generator, clean: Floats, defective: Floats, blur: float, grain: float
+    rng: np.random.Generator,
+    clean: Floats,
+    defective: Floats,
+    body: Floats,
+    blur: float,
+    grain: float,
 ) -> Picture:
     """Return what the camera makes of a canvas painted without and with the defect.
 
@@ -183,14 +191,16 @@ def develop(
         rng: the sample's generator; one draw of sensor noise serves both pictures.
         clean: the canvas without the defect, (3, n, n) or (n, n), values 0 to 1.
         defective: the canvas with it; the same array in a good picture.
+        body: how much the object without the defect covers each point, (n, n), 0 to 1.
         blur: the lens's Gaussian radius in pixels.
         grain: standard deviation of the sensor noise at mid-grey, 0 to 1.
     """
     size = clean.shape[-1] // SUPERSAMPLING
     sensor = rng.standard_normal((*clean.shape[:-2], size, size), dtype=np.float32)
     before = _expose(clean, sensor, blur, grain)
+    covered = _shrunk(body) >= 0.5
     if defective is clean:
-        return Picture(before, before, np.zeros((size, size), bool))
+        return Picture(before, before, np.zeros((size, size), bool), covered)
     after = _expose(defective, sensor, blur, grain)
     change = np.abs(after.astype(np.int16) - before)
     seen = (change.max(axis=2) if change.ndim == 3 else change) >= VISIBLE_LEVELS
@@ -198,16 +208,19 @@ def develop(
     mask = ndimage.binary_fill_holes(closed)
     image = before.copy()
     image[mask] = after[mask]
-    return Picture(image, before, mask)
+    return Picture(image, before, mask, covered | mask)
 
 
 def _expose(canvas: Floats, sensor: Floats, blur: float, grain: float) -> Bytes:
-    light = np.zeros_like(sensor)
-    for row in range(SUPERSAMPLING):
-        for column in range(SUPERSAMPLING):
-            light += canvas[..., row::SUPERSAMPLING, column::SUPERSAMPLING]
-    light = np.clip(light / SUPERSAMPLING**2, 0, 1.2)
+    light = np.clip(_shrunk(canvas), 0, 1.2)
     light = ndimage.gaussian_filter(light, (0,) * (light.ndim - 2) + (blur, blur), truncate=3)
     noisy = light + np.float32(grain) * (np.float32(0.5) + light) * sensor
     picture = (np.clip(noisy, 0, 1) * 255 + np.float32(0.5)).astype(np.uint8)
     return np.ascontiguousarray(np.moveaxis(picture, 0, -1)) if picture.ndim == 3 else picture
+
+
+def _shrunk(canvas: Floats) -> Floats:
+    """Return the mean over the canvas points of each pixel."""
+    parts = itertools.product(range(SUPERSAMPLING), repeat=2)
+    offset = (canvas[..., row::SUPERSAMPLING, column::SUPERSAMPLING] for row, column in parts)
+    return sum(offset, np.float32(0)) / SUPERSAMPLING**2

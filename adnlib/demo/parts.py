@@ -72,7 +72,9 @@ def draw(rng: np.random.Generator, size: int, defect: str | None) -> Picture:
 
     clean = light(part)
     spoilt = clean if defect is None else light(_spoil(rng, part, defect, x, y, grain))
-    return develop(rng, clean, spoilt, blur=rng.uniform(0.4, 0.55), grain=0.012)
+    return develop(
+        rng, clean, spoilt, cover(part.outline), blur=rng.uniform(0.4, 0.55), grain=0.012
+    )
 
 
 def _bracket(x: Floats, y: Floats, grain: Floats, stains: Floats) -> _Part:

@@ -61,7 +61,8 @@ def draw(rng: np.random.Generator, size: int, defect: str | None) -> Picture:
 
     clean = light(grey, depth)
     spoilt = clean if defect is None else light(*_spoil(rng, defect, grey, depth, x, y, grit))
-    return develop(rng, clean, spoilt, blur=rng.uniform(0.45, 0.6), grain=0.016)
+    body = 1 - cover(depth, 0.012)
+    return develop(rng, clean, spoilt, body, blur=rng.uniform(0.45, 0.6), grain=0.016)
 
 
 def _spoil(
