@@ -27,8 +27,9 @@ from adnlib.images import read_image, read_mask
 from adnlib.misses import Counts
 from adnlib.records import Run, read_run
 from adnlib.report import alert
-from adnlib.runs import SELECTIONS, project_path
-from adnlib.selection import SCALE_PERCENTILE, colour_scale, scores_and_maps
+from adnlib.run_maps import scores_and_maps
+from adnlib.runs import MAPS, SELECTIONS, project_path
+from adnlib.selection import SCALE_PERCENTILE, colour_scale
 from adnlib.variants import variant_title
 
 THUMBNAIL = 104
@@ -77,7 +78,7 @@ def open_run(folder: Path) -> Exhibit:
             "folder and run it again."
         ) from None
     maps, lacking = None, ""
-    if not (folder / "maps.npz").is_file():
+    if not (folder / MAPS).is_file():
         lacking = "This run made no maps (map_views was 0)."
     else:
         try:

@@ -19,6 +19,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from pytorch_grad_cam import EigenCAM, GradCAM, GradCAMPlusPlus, LayerCAM
+from pytorch_grad_cam.base_cam import BaseCAM
 from torch import nn
 from torchvision.transforms.functional import gaussian_blur
 
@@ -107,11 +108,15 @@ class Saliency:
         return words + where * (self.method != "gradient")
 
 
+USUAL = Saliency()
+"""What runs keep maps of, and figures show where nothing else is asked for."""
+
+
 def saliency(
     model: AttentDifferNet,
     images: torch.Tensor,
     views: int = 4,
-    kind: Saliency | None = None,
+    kind: Saliency = USUAL,
     scale: int | None = None,
 ) -> torch.Tensor:
     """Maps of images, mean over some of the model's test views, each turned back.
@@ -128,7 +133,7 @@ def saliency(
         model: a fitted model.
         images: uint8 (N, 3, S, S).
         views: how many of the model's test angles are used.
-        kind: by default Grad-CAM of the anomaly score.
+        kind: which map.
         scale: of this scale alone, 0 being the largest; None for all.
 
     Returns:
@@ -139,7 +144,6 @@ def saliency(
     Raises:
         InputError: the network has no such layer or scale.
     """
-    kind = kind or Saliency()
     if scale is not None and not 0 <= scale < model.settings.scales:
         raise InputError(f"scale is {scale}: give a number from 0 to {model.settings.scales - 1}.")
     scales = range(model.settings.scales) if scale is None else [scale]
@@ -238,7 +242,7 @@ def _mapping(detector: _DetectorOfViews, kind: Saliency) -> Iterator[_Map]:
         cam.activations_and_grads.release()
 
 
-class _InItsUnit:
+class _InItsUnit(BaseCAM):
     """A class of pytorch-grad-cam whose maps are not stretched to 0..1, image by image and layer by
     layer."""
 

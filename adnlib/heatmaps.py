@@ -1,4 +1,4 @@
-"""Where the detectors look: Grad-CAM overlays of a results folder, side by side.
+"""Where the detectors look: saliency maps of a results folder over its images, side by side.
 
 Drawn from run folders and the data set's images; trains nothing. The form is the paper's: a column
 for each image, the input on top, then a row for each detector, jet colours blended over the image.
@@ -14,6 +14,7 @@ from textwrap import wrap
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from matplotlib import colormaps
 from matplotlib.axes import Axes
@@ -22,12 +23,13 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
 from adnlib.errors import InputError
-from adnlib.explain import upsample
+from adnlib.explain import USUAL, Saliency, upsample
 from adnlib.figures import ALERT_COLOUR, save, style
 from adnlib.images import read_image, read_mask
 from adnlib.records import Run, read_runs
 from adnlib.report import alert, circumstances, dataset_title
-from adnlib.selection import RULE, SCALE_PERCENTILE, Chosen, choose, listed
+from adnlib.runs import MAPS
+from adnlib.selection import RULE, SCALE_PERCENTILE, Chosen, choose, listed, read_named
 from adnlib.variants import variant_order, variant_title
 
 _COLOURS = colormaps["jet"]
@@ -35,18 +37,24 @@ _BLEND = 0.5
 _PIXELS = 256
 _MOST_COLUMNS = 8  # pictures beside each other, then the next category starts a new block
 _HOW_TO_READ = (
-    "Grad-CAM of the anomaly score at the last epoch, jet colours half over the image. One colour "
+    "at the last epoch, jet colours half over the image. One colour "
     "scale for each detector and category, the same for all its images: from 0 to the "
     f"{SCALE_PERCENTILE}th percentile of all its test maps, the number above the bar. Below a "
-    "picture: percentile of its score among the normal test images (P100: above all of them). "
-    "White outline: ground truth, where there is one."
+    "picture: its score, and the score's percentile among the normal test images (P100: above all "
+    "of them). White outline: ground truth, where there is one."
 )
 # Inches.
 _PICTURE, _GAP, _BETWEEN, _LABELS = 1.15, 0.05, 0.62, 1.25
 _ROW, _INPUT_ROW, _NAMES, _MARGIN = _PICTURE + 0.22, _PICTURE + 0.07, 0.42, 0.12
 
 
-def draw_gradcam(results: str | Path, dataset: str, anomalous: int = 0) -> list[Path]:
+def draw_gradcam(
+    results: str | Path,
+    dataset: str,
+    anomalous: int = 0,
+    named: str | Path = "",
+    kind: Saliency = USUAL,
+) -> list[Path]:
     """Draw `figures/gradcam_<dataset>.png` and `.pdf`, and list their images in `_images.csv`.
 
     Args:
@@ -54,6 +62,8 @@ def draw_gradcam(results: str | Path, dataset: str, anomalous: int = 0) -> list[
         dataset: the data set.
         anomalous: how many anomalous images of each category; 0 for three, or for one where there
             are more than five categories.
+        named: a file that names the images instead, such as the list of an earlier figure.
+        kind: of the maps; the files of others than the usual have it in their names.
 
     Returns:
         The paths of the PNG, the PDF and the list of images.
@@ -64,15 +74,17 @@ def draw_gradcam(results: str | Path, dataset: str, anomalous: int = 0) -> list[
     """
     found = read_runs(results, dataset)
     several = len({run.category for run in found}) > 5
-    chosen = choose(found, anomalous or (1 if several else 3))
+    paths = read_named(named, found) if named else None
+    chosen = choose(found, anomalous or (1 if several else 3), paths, kind)
     if not chosen:
         raise InputError(
-            f"No finished run of {dataset} in {results} has Grad-CAM maps (maps.npz) that can be "
-            "read: run it again, with map_views above 0."
+            f"No finished run of {dataset} in {results} has maps ({MAPS}), or a model to make them "
+            "by: run it again, with map_views above 0, or with save_model."
         )
-    path = Path(results) / "figures" / f"gradcam_{dataset}"
+    own = "" if kind == USUAL else f"_{kind.name}"
+    path = Path(results) / "figures" / f"gradcam_{dataset}{own}"
     with style():
-        written = save(_figure(found, chosen), path)
+        written = save(_figure(found, chosen, kind), path)
     table = path.with_name(f"{path.name}_images.csv")
     listed(chosen, dataset).to_csv(table, index=False, float_format="%.6g")
     return [*written, table]
@@ -103,7 +115,7 @@ def draw_picture(axes: Axes, pixels: np.ndarray, mask: torch.Tensor | None) -> N
     axes.set_axis_off()
 
 
-def _figure(found: Sequence[Run], chosen: Sequence[Chosen]) -> Figure:
+def _figure(found: Sequence[Run], chosen: Sequence[Chosen], kind: Saliency) -> Figure:
     variants = sorted({v for category in chosen for v in category.maps}, key=variant_order)
     blocks = _blocks(chosen)
     across = max(sum(_width(category) for category in block) for block in blocks)
@@ -112,7 +124,9 @@ def _figure(found: Sequence[Run], chosen: Sequence[Chosen]) -> Figure:
     warning = wrap(alert(found), round(width * 12))
     seeds = {category.seed for category in chosen}
     of_seed = f"Runs of seed {seeds.pop()}." if len(seeds) == 1 else "Seeds: see the list."
-    notes = wrap(f"{circumstances(found)}. {of_seed} {_HOW_TO_READ} {RULE}", round(width * 16.5))
+    rule = RULE if set(pd.concat([c.images for c in chosen])["rule"]) != {"named"} else ""
+    legend = f"{circumstances(found)}. {of_seed} {kind.title} {_HOW_TO_READ} {rule}"
+    notes = wrap(legend, round(width * 16.5))
     head = 0.15 + 0.2 * len(title) + 0.17 * len(warning)
     block_height = _NAMES + _INPUT_ROW + len(variants) * _ROW + 0.1
     height = head + len(blocks) * block_height + 0.15 * len(notes) + 2 * _MARGIN
@@ -194,9 +208,10 @@ def _draw_category(
                 continue
             heat = overlay(pixels, category.maps[variant][column], category.scales[variant])
             draw_picture(page.axes(x, y + _below(row), _PICTURE, _PICTURE), heat, mask)
-            percentile = f"P{image[f'percentile_{variant}']:.0f}"
+            score, percentile = (image[f"{of}_{variant}"] for of in ("score", "percentile"))
             under = y + _below(row) + _PICTURE + 0.03
-            page.text(x + _PICTURE / 2, under, percentile, fontsize="small")
+            text = f"{score:.3g} · P{percentile:.0f}"
+            page.text(x + _PICTURE / 2, under, text, fontsize="small")
     for row, variant in enumerate(variants, start=1):
         if variant in category.scales:
             y = top + _NAMES + _below(row)

@@ -91,7 +91,7 @@ class Run:
 
     def maps(self) -> np.ndarray:
         """(n_test, h, w) float32 Grad-CAM maps in `scores.csv`'s order, >= 0, not normalised."""
-        with np.load(self.folder / "maps.npz", allow_pickle=False) as archive:
+        with np.load(self.folder / runs.MAPS, allow_pickle=False) as archive:
             return np.asarray(archive["maps"], dtype=np.float32)
 
     def image_folder(self, paths: Iterable[str]) -> Path:

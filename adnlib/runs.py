@@ -47,6 +47,8 @@ AVERAGED = 3
 HOLDOUT = "holdout.csv"
 """Scores of the held-out good images, as `scores.csv` has those of the test images: what a
 threshold is made of that has seen no test label."""
+MAPS = "maps.npz"
+"""Grad-CAM maps of the test images' scores, in the order of `scores.csv`."""
 PACKAGES = ("adnlib", "torch", "torchvision", "FrEIA", "grad-cam", "numpy", "pillow")
 
 
@@ -234,7 +236,7 @@ class Run:
         maps = saliency(self.model, self.images("test"), self.settings.map_views)
         with writing(self.folder):
             # As float32: the maps of a long training go beyond float16's range.
-            np.savez_compressed(self.folder / "maps.npz", maps=maps.numpy())
+            np.savez_compressed(self.folder / MAPS, maps=maps.numpy())
 
     def finish(self) -> dict[str, Any]:
         """Write the metrics; from here on the run counts as done."""

@@ -1,11 +1,11 @@
 """Which test images a Grad-CAM figure shows: chosen by a rule and not by taste, with their maps.
 
-Reads `scores.csv` and `maps.npz` of finished runs; draws nothing.
+Reads scores and maps of finished runs; draws nothing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +14,10 @@ import pandas as pd
 
 from adnlib.errors import InputError
 from adnlib.evaluation import percentiles
+from adnlib.explain import USUAL, Saliency
 from adnlib.records import Run, readable
+from adnlib.run_maps import has_maps, scores_and_maps
+from adnlib.settings import check_names
 from adnlib.variants import variant_order, variant_title
 
 SCALE_PERCENTILE = 99.5
@@ -37,7 +40,12 @@ class Chosen:
     scales: dict[str, float]  # variant to the map value that gets the last colour
 
 
-def choose(found: Sequence[Run], anomalous: int) -> list[Chosen]:
+def choose(
+    found: Sequence[Run],
+    anomalous: int,
+    named: Mapping[str, Sequence[str]] | None = None,
+    kind: Saliency = USUAL,
+) -> list[Chosen]:
     """Choose the images of each category that has runs with maps.
 
     A category is shown by the seed that the most of its variants were run with, the lowest of
@@ -48,16 +56,46 @@ def choose(found: Sequence[Run], anomalous: int) -> list[Chosen]:
     Args:
         found: runs of one data set.
         anomalous: how many anomalous images of each category, at most.
+        named: instead of a choice, the images by category (see `read_named`).
+        kind: of the maps.
 
     Raises:
-        InputError: when the images are no longer where the runs read them.
+        InputError: when the images are no longer where the runs read them, or are none of theirs.
     """
-    categories = sorted({run.category for run in found})
-    chosen = [_of_category([r for r in found if r.category == c], anomalous) for c in categories]
+    chosen = []
+    for category in sorted({run.category for run in found} if named is None else named):
+        runs = [run for run in found if run.category == category and has_maps(run, kind)]
+        paths = None if named is None else named[category]
+        chosen.append(_of_category(runs, anomalous, paths, kind))
     return [category for category in chosen if category]
 
 
-def choose_images(scores: dict[str, pd.DataFrame], anomalous: int = 3) -> pd.DataFrame:
+def read_named(file: str | Path, found: Sequence[Run]) -> dict[str, list[str]]:
+    """The images that a file names, by category.
+
+    Args:
+        file: CSV with the columns `category` and `path`, others being of no account, such as the
+            list that a figure came with.
+        found: runs of one data set.
+
+    Raises:
+        InputError: it cannot be read, or names a category that there is no run of.
+    """
+    try:
+        table = pd.read_csv(file, dtype=str, keep_default_na=False)[["category", "path"]]
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(
+            f"{str(file)!r} is no list of images ({error}): give a CSV file with the columns "
+            "category and path."
+        ) from None
+    named = {str(category): rows["path"].tolist() for category, rows in table.groupby("category")}
+    check_names(named, {run.category for run in found}, "category with runs")
+    return named
+
+
+def choose_images(
+    scores: dict[str, pd.DataFrame], anomalous: int = 3, named: Sequence[str] | None = None
+) -> pd.DataFrame:
     """One normal and some anomalous test images of a category.
 
     The normal image is the one with the median score of the first variant. The anomalous images are
@@ -69,14 +107,15 @@ def choose_images(scores: dict[str, pd.DataFrame], anomalous: int = 3) -> pd.Dat
     Args:
         scores: variant to the scores of one seed's run.
         anomalous: how many anomalous images, at most.
+        named: these images instead, in this order.
 
     Returns:
-        One row per image, the normal one first: row (position in the scores), path, label, defect,
-        mask, rule, gain (NaN without a pair), and score_<variant>, percentile_<variant> of each
-        variant.
+        One row per image, the normal one first unless they are named: row (position in the scores),
+        path, label, defect, mask, rule, gain (NaN without a pair), and score_<variant>,
+        percentile_<variant> of each variant.
 
     Raises:
-        InputError: when the variants were not tested with the same images.
+        InputError: when the variants were not tested with the same images, or with one named.
     """
     variants = sorted(scores, key=variant_order)
     table = scores[variants[0]][["path", "label", "defect", "mask"]].reset_index(names="row")
@@ -90,21 +129,13 @@ def choose_images(scores: dict[str, pd.DataFrame], anomalous: int = 3) -> pd.Dat
         values = scores[variant]["score_last"].to_numpy()
         table[f"score_{variant}"] = values
         table[f"percentile_{variant}"] = percentiles(values, values[table["label"] == 0])
-    good = table[table["label"] == 0].sort_values([f"score_{variants[0]}", "path"])
-    bad = table[table["label"] == 1].sort_values("path")
-    order = "path"
     if variants[0] == "none" and len(variants) > 1:
-        bad["gain"] = bad[f"percentile_{variants[1]}"] - bad["percentile_none"]
-        bad = bad.sort_values(["gain", "path"], ascending=[False, True])
-        order = f"gain of {variant_title(variants[1])}"
-    normal = good.iloc[[(len(good) - 1) // 2]]
-    ranks = _evenly(len(bad), anomalous)
-    rules = [f"rank {rank + 1} of {len(bad)} by {order}" for rank in ranks]
-    parts = [
-        normal.assign(rule=f"median score of {variant_title(variants[0])}"),
-        bad.iloc[ranks].assign(rule=rules),
-    ]
-    return pd.concat(parts, ignore_index=True)
+        gain = table[f"percentile_{variants[1]}"] - table["percentile_none"]
+        table["gain"] = gain.where(table["label"] == 1)
+    if named is not None:
+        check_names(named, table["path"], "test image")
+        return table.set_index("path").loc[list(named)].reset_index().assign(rule="named")
+    return _by_rule(table, variants, anomalous)
 
 
 def listed(chosen: Sequence[Chosen], dataset: str) -> pd.DataFrame:
@@ -120,36 +151,21 @@ def listed(chosen: Sequence[Chosen], dataset: str) -> pd.DataFrame:
     return pd.concat(tables, ignore_index=True)
 
 
-def scores_and_maps(run: Run) -> tuple[pd.DataFrame, np.ndarray]:
-    """`scores.csv` of a run, and a map (h, w) for each of its rows.
-
-    Raises:
-        OSError: one of them is not there.
-        ValueError: the maps are not as many as the scores, or not finite.
-    """
-    scores, maps = run.scores(), run.maps()
-    if maps.ndim != 3 or len(maps) != len(scores):
-        raise ValueError(f"maps.npz holds {maps.shape} for {len(scores)} test images")
-    if not np.isfinite(maps).all():
-        raise ValueError("maps.npz holds values that are not finite")
-    return scores, maps
-
-
 def colour_scale(maps: np.ndarray) -> float:
     """The value that gets the last colour in all of a run's maps (N, h, w)."""
     return max(float(np.percentile(maps, SCALE_PERCENTILE)), 1e-12)  # all maps may be 0
 
 
-def _of_category(found: list[Run], anomalous: int) -> Chosen | None:
-    readings = readable(
-        [run for run in found if (run.folder / "maps.npz").exists()], scores_and_maps
-    )
+def _of_category(
+    found: list[Run], anomalous: int, named: Sequence[str] | None, kind: Saliency
+) -> Chosen | None:
+    readings = readable(found, lambda run: scores_and_maps(run, kind))
     if not readings:
         return None
     seeds = [run.seed for run, _ in readings]
     seed = max(sorted(set(seeds)), key=seeds.count)
     shown = {run.variant: (run, *read) for run, read in readings if run.seed == seed}
-    images = choose_images({v: scores for v, (_, scores, _) in shown.items()}, anomalous)
+    images = choose_images({v: scores for v, (_, scores, _) in shown.items()}, anomalous, named)
     run = next(run for run, _ in readings if run.seed == seed)
     folder = run.image_folder(images["path"])
     rows = images["row"].to_numpy()
@@ -161,6 +177,21 @@ def _of_category(found: list[Run], anomalous: int) -> Chosen | None:
         maps={v: maps[rows] for v, (_, _, maps) in shown.items()},
         scales={v: colour_scale(maps) for v, (_, _, maps) in shown.items()},
     )
+
+
+def _by_rule(table: pd.DataFrame, variants: Sequence[str], anomalous: int) -> pd.DataFrame:
+    good = table[table["label"] == 0].sort_values([f"score_{variants[0]}", "path"])
+    bad = table[table["label"] == 1].sort_values(["gain", "path"], ascending=[False, True])
+    compared = bad["gain"].notna().all() and len(variants) > 1
+    order = f"gain of {variant_title(variants[1])}" if compared else "path"
+    normal = good.iloc[[(len(good) - 1) // 2]]
+    ranks = _evenly(len(bad), anomalous)
+    rules = [f"rank {rank + 1} of {len(bad)} by {order}" for rank in ranks]
+    parts = [
+        normal.assign(rule=f"median score of {variant_title(variants[0])}"),
+        bad.iloc[ranks].assign(rule=rules),
+    ]
+    return pd.concat(parts, ignore_index=True)
 
 
 def _evenly(length: int, count: int) -> list[int]:

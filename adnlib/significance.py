@@ -71,14 +71,20 @@ def bootstrap(
     """
     wins = np.asarray(wins, dtype=np.float64)
     random = np.random.default_rng(seed)
-    weights = [
-        random.multinomial(size, np.full(size, 1 / size), draws) / size for size in wins.shape[1:]
-    ]
+    weights = [drawn_again(size, random, draws) for size in wins.shape[1:]]
     means = np.stack([((weights[0] @ of_seed) * weights[1]).sum(1) for of_seed in wins], axis=1)
-    if not over_seeds:
-        return means.mean(1)
-    count = len(wins)
-    return (means * random.multinomial(count, np.full(count, 1 / count), draws) / count).sum(1)
+    return seeds_drawn_again(means, random) if over_seeds else means.mean(1)
+
+
+def drawn_again(size: int, random: np.random.Generator, draws: int = DRAWS) -> Array:
+    """(draws, size): each one's share of a sample drawn with replacement from so many."""
+    return random.multinomial(size, np.full(size, 1 / size), draws) / size
+
+
+def seeds_drawn_again(of_seeds: Array, random: np.random.Generator) -> Array:
+    """(draws,) means of (draws, seeds) over seeds that are drawn anew in each draw."""
+    draws, seeds = of_seeds.shape
+    return (of_seeds * drawn_again(seeds, random, draws)).sum(1)
 
 
 def interval(draws: Array) -> tuple[float, float]:

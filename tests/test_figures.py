@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -190,7 +191,36 @@ def test_gradcam_panels_rows_and_labels(results: Path, drawn: list[Figure]) -> N
     assert shown.count("normal") == 2
     assert shown.count("scratch") == 4
     assert {"input", "DifferNet", "bracket", "plate"} < set(shown)
-    assert sum(text.startswith("P") and text[1:].isdigit() for text in shown) == 2 * 3 * 2
+    assert sum(bool(re.fullmatch(r"\S+ · P\d+", text)) for text in shown) == 2 * 3 * 2
+
+
+def test_a_figure_is_remade_from_its_list_of_images(results: Path, drawn: list[Figure]) -> None:
+    table = pd.read_csv(heatmaps.draw_gradcam(results, "demo_parts", anomalous=2)[-1])
+    mine = results / "mine.csv"
+    table[table["category"] == "plate"].iloc[::-1].to_csv(mine, index=False)
+    remade = pd.read_csv(heatmaps.draw_gradcam(results, "demo_parts", named=mine)[-1])
+    assert remade["path"].tolist() == pd.read_csv(mine)["path"].tolist()
+    assert set(remade["rule"]) == {"named"}
+    assert len([axes for axes in drawn[1].axes if axes.images]) == 3 * 3
+    assert not any("chosen by" in text or "median score" in text for text in texts(drawn[1]))
+
+
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [
+        ("category,path\nplate,test/nowhere.png\n", "no test image 'test/nowhere.png'"),
+        ("category,path\nplat,test/good/0.png\n", "no category with runs 'plat': did you .*plate"),
+        ("image\nplate\n", "no list of images"),
+        ("", "no list of images"),
+    ],
+)
+def test_a_wrong_list_of_images_is_refused(results: Path, content: str, complaint: str) -> None:
+    mine = results / "mine.csv"
+    mine.write_text(content, encoding="utf-8")
+    with pytest.raises(InputError, match=complaint):
+        heatmaps.draw_gradcam(results, "demo_parts", named=mine)
+    with pytest.raises(InputError, match=r"nowhere\.csv"):
+        heatmaps.draw_gradcam(results, "demo_parts", named=results / "nowhere.csv")
 
 
 def test_a_variant_without_that_seed_stays_blank(results: Path, drawn: list[Figure]) -> None:

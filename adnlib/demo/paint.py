@@ -7,7 +7,6 @@ the same at every size. Nothing here knows what is drawn.
 
 from __future__ import annotations
 
-import itertools
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -221,6 +220,9 @@ def _expose(canvas: Floats, sensor: Floats, blur: float, grain: float) -> Bytes:
 
 def _shrunk(canvas: Floats) -> Floats:
     """Return the mean over the canvas points of each pixel."""
-    parts = itertools.product(range(SUPERSAMPLING), repeat=2)
-    offset = (canvas[..., row::SUPERSAMPLING, column::SUPERSAMPLING] for row, column in parts)
-    return sum(offset, np.float32(0)) / SUPERSAMPLING**2
+    size = canvas.shape[-1] // SUPERSAMPLING
+    light = np.zeros((*canvas.shape[:-2], size, size), np.float32)
+    for row in range(SUPERSAMPLING):
+        for column in range(SUPERSAMPLING):
+            light += canvas[..., row::SUPERSAMPLING, column::SUPERSAMPLING]
+    return light / SUPERSAMPLING**2

@@ -1,0 +1,72 @@
+"""The saliency maps of a finished run's test images: those in its folder, or made by its model.
+
+A run keeps Grad-CAM maps of its score (`maps.npz`). Maps of another kind are made when first asked
+for, by the model that the run kept, and lie beside them from then on. Training images are not
+needed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+
+from adnlib.explain import USUAL, Saliency, saliency
+from adnlib.folders import writing
+from adnlib.images import read_image
+from adnlib.model import AttentDifferNet
+from adnlib.model_files import JSON_NAME
+from adnlib.records import Run
+from adnlib.runs import MAPS
+
+_VIEWS = 4  # where the run asked for no maps of its own
+
+
+def has_maps(run: Run, kind: Saliency = USUAL) -> bool:
+    """Whether a run has maps of a kind, or a model that can make them."""
+    return any((run.folder / name).is_file() for name in (_name(kind), JSON_NAME))
+
+
+def scores_and_maps(run: Run, kind: Saliency = USUAL) -> tuple[pd.DataFrame, np.ndarray]:
+    """`scores.csv` of a run, and a map (h, w) for each of its rows, float32, not normalised.
+
+    Raises:
+        OSError: one of the files is not there.
+        ValueError: the maps are not as many as the scores, or not finite.
+        InputError: maps are to be made, and the images are gone, or the model is damaged.
+    """
+    scores, path = run.scores(), run.folder / _name(kind)
+    if path.name == MAPS and path.is_file():
+        maps = run.maps()
+    else:
+        maps = _kept_or_made(run, kind, path, scores["path"].tolist())
+    if maps.ndim != 3 or len(maps) != len(scores):
+        raise ValueError(f"{path.name} holds {maps.shape} for {len(scores)} test images")
+    if not np.isfinite(maps).all():
+        raise ValueError(f"{path.name} holds values that are not finite")
+    return scores, maps
+
+
+def _name(kind: Saliency) -> str:
+    return MAPS if kind == USUAL else f"maps_{kind.name}.npz"
+
+
+def _kept_or_made(run: Run, kind: Saliency, path: Path, images: list[str]) -> np.ndarray:
+    digest = hashlib.sha256((run.folder / JSON_NAME).read_bytes()).hexdigest()
+    try:
+        with np.load(path, allow_pickle=False) as kept:
+            if str(kept["model"]) == digest:
+                return kept["maps"]
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        pass  # none, or none that can be used: they are made anew
+    model = AttentDifferNet.load(run.folder)
+    folder, size = run.image_folder(images), model.settings.image_size
+    pixels = torch.stack([read_image(folder / image, size) for image in images])
+    maps = saliency(model, pixels, run.settings["map_views"] or _VIEWS, kind).numpy()
+    with writing(run.folder):
+        np.savez_compressed(path, maps=maps, model=digest)
+    return maps
