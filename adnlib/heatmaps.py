@@ -8,7 +8,7 @@ scale for each detector, so that a good part does not glow because nothing in it
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from textwrap import wrap
 from typing import Any
@@ -104,6 +104,29 @@ def overlay(image: torch.Tensor, heat: np.ndarray, scale: float) -> np.ndarray:
     enlarged = upsample(torch.from_numpy(heat)[None], image.shape[-1])[0].numpy()
     colours = _COLOURS(np.clip(enlarged / scale, 0, 1))[..., :3]
     return _BLEND * colours + (1 - _BLEND) * _pixels(image)
+
+
+def draw_maps(
+    image: torch.Tensor, maps: Mapping[str, torch.Tensor], mask: torch.Tensor | None = None
+) -> Figure:
+    """An image, and beside it each map over it, on a colour scale of its own from 0 to its highest.
+
+    So maps in different units stand side by side; their strengths cannot be compared.
+
+    Args:
+        image: uint8 (3, S, S).
+        maps: (h, w) by title.
+        mask: bool (S, S), outlined where there is one.
+    """
+    with style():
+        figure = Figure(figsize=((1 + len(maps)) * 2.1, 2.5), layout="constrained")
+        first, *others = figure.subplots(1, 1 + len(maps), squeeze=False)[0]
+        draw_picture(first, _pixels(image), mask)
+        first.set_title("image")
+        for axes, (title, heat) in zip(others, maps.items(), strict=True):
+            draw_picture(axes, overlay(image, heat.numpy(), max(heat.max().item(), 1e-12)), mask)
+            axes.set_title("\n".join(wrap(title, 26)), fontsize="small")
+    return figure
 
 
 def draw_picture(axes: Axes, pixels: np.ndarray, mask: torch.Tensor | None) -> None:

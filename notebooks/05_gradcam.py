@@ -5,6 +5,8 @@
 #     text_representation:
 #       extension: .py
 #       format_name: percent
+#       format_version: '1.3'
+#       jupytext_version: 1.19.6
 #   kernelspec:
 #     display_name: Python 3 (ipykernel)
 #     language: python
@@ -17,39 +19,55 @@
 # **Question.** Does attention move the detector's eye from the background to the object, or to
 # the defect, as the paper's figures show?
 #
-# Made from the maps in finished run folders and the data set's images: nothing is trained.
+# Made from the maps in finished run folders and the data set's test images: nothing is trained,
+# and training images are not needed. `10_saliency` shows one image in every way.
 
 # %% [markdown]
 # ## Parameters
 
 # %% tags=["parameters"]
-results = "results/demo"  # folder whose runs are read, and where figures/ is written
+results = "results/demo"  # folder whose runs are read, and where figures/ and tables/ are written
 dataset = "demo_parts"  # a data set that there are runs of
 anomalous = 0  # anomalous images a category; 0: three, or one from six categories on
+named = ""  # instead: a CSV file with the columns category and path, such as a figure's own list
+method = "gradcam"  # or "gradcam++", "layercam", "eigencam", "gradient"
+target = "score"  # or "loss", "energy"
+layer = "last"  # or "before" its attention block, or a layer's name
+guess_object = False  # where no mask has the object, take what the background's colours leave
 
 # %%
-from adnlib import runs
+import dataclasses
 
-parameters = runs.check_parameters(globals(), ["results", "dataset", "anomalous"])
+from adnlib import runs
+from adnlib.explain import Saliency
+
+chosen = [field.name for field in dataclasses.fields(Saliency)]
+known = ["results", "dataset", "anomalous", "named", "guess_object", *chosen]
+parameters = runs.check_parameters(globals(), known)
+kind = Saliency(**{name: parameters[name] for name in chosen})
 
 # %% [markdown]
 # ## Draw
 #
 # The images are chosen by a rule, not by taste: the normal image with the median score, and
 # anomalous images at even steps from the one that attention helped most to the one that it helped
-# least.
+# least. A file can name others.
 #
 # Each row of a category has one colour scale for all its images, which ends at a high percentile
 # of all test maps. So a normal image glows only where its map is as strong as an anomalous one's.
+#
+# Every run keeps Grad-CAM maps of its anomaly score. Maps of another kind are made by the model,
+# where the run kept it (`save_model`), and then lie beside them.
 
 # %%
 import pandas as pd
-from IPython.display import Image
+from IPython.display import Image, Markdown
 
-from adnlib import heatmaps
+from adnlib import gaze, heatmaps
 
 folder = runs.project_path(parameters["results"])
-png, pdf, images = heatmaps.draw_gradcam(folder, parameters["dataset"], parameters["anomalous"])
+data, count = parameters["dataset"], parameters["anomalous"]
+png, pdf, images = heatmaps.draw_gradcam(folder, data, count, parameters["named"], kind)
 png, pdf, images
 
 # %%
@@ -63,3 +81,20 @@ Image(filename=str(png), width=900)
 
 # %%
 pd.read_csv(images).drop(columns=["dataset", "mask"])
+
+# %% [markdown]
+# ## A number for "looks at it"
+#
+# A picture can be chosen; these are means over all test images that have a mask. The *centre
+# prior* is one and the same blurred spot for every image: in data sets whose objects fill the
+# middle it does well without looking. What is not above it shows nothing.
+
+# %%
+written = gaze.write_looking(folder, data, kind, parameters["guess_object"])
+
+# %%
+Markdown(
+    written[2].read_text(encoding="utf-8")
+    if written
+    else "No mask says where a defect or an object is, so nothing can be measured."
+)

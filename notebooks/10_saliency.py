@@ -1,0 +1,151 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: ipynb,py:percent
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#       format_version: '1.3'
+#       jupytext_version: 1.19.6
+#   kernelspec:
+#     display_name: Python 3 (ipykernel)
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # One image, many maps: how much of what a map shows is the method's choice?
+#
+# **Question.** Where does one detector look in one image, and does the answer hold when the method,
+# the target, the layer, the scale or the number of views is another?
+#
+# The run must have kept its model (`save_model`). Training images are not needed.
+
+# %% [markdown]
+# ## Parameters
+
+# %% tags=["parameters"]
+run = "results/demo/runs/demo_parts/bracket/se/seed0"  # folder of a finished run
+image = ""  # any image file; "": the run's anomalous test image with the highest score
+views = 4  # rotated views that a map is the mean of
+device = "auto"  # "auto", "cpu", "cuda" or "cuda:1"
+
+# %%
+from adnlib import records, runs
+from adnlib.model import AttentDifferNet
+
+parameters = runs.check_parameters(globals(), ["run", "image", "views", "device"])
+found = records.read_run(runs.project_path(parameters["run"]))
+model = AttentDifferNet.load(found.folder, parameters["device"])
+found
+
+# %% [markdown]
+# ## The image
+#
+# Its score stands in the run's own unit; the percentile is that among the normal test images.
+
+# %%
+from adnlib.evaluation import percentiles
+from adnlib.images import read_image, read_mask
+
+test = found.scores()
+folder = found.image_folder([])
+row = test[test["label"] == 1].nlargest(1, "score_last").iloc[0]
+path = runs.project_path(parameters["image"]) if parameters["image"] else folder / row["path"]
+pixels = read_image(path, model.settings.image_size)
+mine = not parameters["image"] and row["mask"]
+mask = read_mask(folder / row["mask"], model.settings.image_size) if mine else None
+
+# %%
+score = model.score(pixels[None]).item()
+normal = test.loc[test["label"] == 0, "score_last"]
+print(f"{path.name}: score {score:.4g}, percentile {percentiles([score], normal)[0]:.0f}")
+
+# %% [markdown]
+# ## Methods
+#
+# All explain the same score. Each map has a colour scale of its own, since their units differ: the
+# colours say where, not how much. *Gradient map* is what DifferNet's authors publish. EigenCAM
+# knows nothing of the score: where it agrees with the others, they show what the network sees
+# anyway.
+
+# %%
+from adnlib.explain import METHODS, TARGETS, Saliency, saliency
+from adnlib.heatmaps import draw_maps
+
+
+def explained(kind=None, views=parameters["views"], scale=None):
+    return saliency(model, pixels[None], views, kind or Saliency(), scale)[0]
+
+
+methods = {method.title: explained(Saliency(name)) for name, method in METHODS.items()}
+draw_maps(pixels, methods, mask)
+
+# %% [markdown]
+# In numbers, where the image has a mask: the share of each map's energy in the defect, against the
+# defect's share of the image.
+
+# %%
+import pandas as pd
+
+from adnlib.explain import upsample
+from adnlib.localization import energy_inside
+
+maps = [upsample(heat[None], len(pixels[0])).numpy() for heat in methods.values()]
+shares = [100 * energy_inside(heat, mask[None].numpy())[0] for heat in maps if mask is not None]
+table = pd.Series(dict(zip(methods, shares, strict=False)), name="percent of the map in the defect")
+table if mask is None else pd.concat([table, pd.Series({"the defect": 100 * mask.numpy().mean()})])
+
+# %% [markdown]
+# ## Targets
+#
+# The *anomaly score* and the *negative log-likelihood* ask the whole detector; the *embedding's
+# energy* asks the backbone alone, with its attention and without the flow.
+
+# %%
+draw_maps(
+    pixels, {t.title: explained(Saliency(target=name)) for name, t in TARGETS.items()}, mask
+)
+
+# %% [markdown]
+# ## Before and after attention
+#
+# The last layer before its attention block and behind it, then the layers that attention is set
+# behind.
+
+# %%
+layers = ["before", "last", *model.settings.attention_sites().values()]
+draw_maps(
+    pixels, {f"layer {name}": explained(Saliency(layer=name)) for name in layers}, mask
+)
+
+# %% [markdown]
+# ## Scales
+#
+# The network sees the image at several sizes. A map of the largest scale alone, as common code
+# gives it, leaves out what the others add to the score.
+
+# %%
+size = model.settings.image_size
+scales = {f"{size // 2**k} px alone": explained(scale=k) for k in range(model.settings.scales)}
+draw_maps(pixels, {"all scales": explained(), **scales}, mask)
+
+# %% [markdown]
+# ## Views
+#
+# The score is a mean over rotated views, and so is the map. What one view shows and the mean does
+# not is an accident of that angle.
+
+# %%
+counts = sorted({1, 2, parameters["views"], min(model.settings.test_views, 16)})
+draw_maps(pixels, {f"views: {count}": explained(views=count) for count in counts}, mask)
+
+# %% [markdown]
+# ## What can be concluded
+#
+# - One image shows how a map is read, not what a detector does: `05_gradcam` measures all of them,
+#   against maps that have seen nothing.
+# - A place that only one method, layer or view brings up says more about that choice than about the
+#   detector.
+# - A map says which places raised the score by its gradient; it does not say what the score would
+#   be without them.
