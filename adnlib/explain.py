@@ -272,11 +272,13 @@ class _InItsUnit(BaseCAM):
 
 
 def _activation_map(cam: Any, views: torch.Tensor, angles: torch.Tensor) -> torch.Tensor:
-    """The mean of the views' maps, each turned back, over the views that see a place."""
+    """The mean of the views' maps, each turned back.
+
+    A place that a view does not see has added nothing to that view's score: it counts as 0 there.
+    Over the views that see it, a corner would glow with the edge of the few that do.
+    """
     maps = cam(views, targets=[lambda target: target] * len(views))
-    turned_back = _turn(maps, -angles)
-    covered = _turn(torch.ones_like(maps), -angles)
-    return turned_back.sum(0) / covered.sum(0).clamp(min=1e-6)
+    return _turn(maps, -angles).mean(0)
 
 
 def _gradient_map(

@@ -8,6 +8,7 @@ scale for each detector, so that a good part does not glow because nothing in it
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from textwrap import wrap
@@ -108,7 +109,7 @@ def overlay(image: torch.Tensor, heat: np.ndarray, scale: float) -> np.ndarray:
 
 def draw_maps(
     image: torch.Tensor, maps: Mapping[str, torch.Tensor], mask: torch.Tensor | None = None
-) -> Figure:
+) -> bytes:
     """An image, and beside it each map over it, on a colour scale of its own from 0 to its highest.
 
     So maps in different units stand side by side; their strengths cannot be compared.
@@ -117,6 +118,9 @@ def draw_maps(
         image: uint8 (3, S, S).
         maps: (h, w) by title.
         mask: bool (S, S), outlined where there is one.
+
+    Returns:
+        A PNG, for `IPython.display.Image`.
     """
     with style():
         figure = Figure(figsize=((1 + len(maps)) * 2.1, 2.5), layout="constrained")
@@ -126,7 +130,9 @@ def draw_maps(
         for axes, (title, heat) in zip(others, maps.items(), strict=True):
             draw_picture(axes, overlay(image, heat.numpy(), max(heat.max().item(), 1e-12)), mask)
             axes.set_title("\n".join(wrap(title, 26)), fontsize="small")
-    return figure
+        png = io.BytesIO()
+        figure.savefig(png, dpi=110)
+    return png.getvalue()
 
 
 def draw_picture(axes: Axes, pixels: np.ndarray, mask: torch.Tensor | None) -> None:

@@ -48,13 +48,14 @@ found
 from adnlib.evaluation import percentiles
 from adnlib.images import read_image, read_mask
 
+size = model.settings.image_size
 test = found.scores()
 folder = found.image_folder([])
 row = test[test["label"] == 1].nlargest(1, "score_last").iloc[0]
 path = runs.project_path(parameters["image"]) if parameters["image"] else folder / row["path"]
-pixels = read_image(path, model.settings.image_size)
-mine = not parameters["image"] and row["mask"]
-mask = read_mask(folder / row["mask"], model.settings.image_size) if mine else None
+pixels = read_image(path, size)
+masked = row["mask"] and not parameters["image"]
+mask = read_mask(folder / row["mask"], size) if masked else pixels[0] < 0
 
 # %%
 score = model.score(pixels[None]).item()
@@ -70,6 +71,8 @@ print(f"{path.name}: score {score:.4g}, percentile {percentiles([score], normal)
 # anyway.
 
 # %%
+from IPython.display import Image
+
 from adnlib.explain import METHODS, TARGETS, Saliency, saliency
 from adnlib.heatmaps import draw_maps
 
@@ -79,11 +82,11 @@ def explained(kind=None, views=parameters["views"], scale=None):
 
 
 methods = {method.title: explained(Saliency(name)) for name, method in METHODS.items()}
-draw_maps(pixels, methods, mask)
+Image(draw_maps(pixels, methods, mask))
 
 # %% [markdown]
-# In numbers, where the image has a mask: the share of each map's energy in the defect, against the
-# defect's share of the image.
+# In numbers: percent of each map's energy in the defect, against the defect's share of the image.
+# All are 0 where the image has no mask.
 
 # %%
 import pandas as pd
@@ -91,10 +94,12 @@ import pandas as pd
 from adnlib.explain import upsample
 from adnlib.localization import energy_inside
 
-maps = [upsample(heat[None], len(pixels[0])).numpy() for heat in methods.values()]
-shares = [100 * energy_inside(heat, mask[None].numpy())[0] for heat in maps if mask is not None]
-table = pd.Series(dict(zip(methods, shares, strict=False)), name="percent of the map in the defect")
-table if mask is None else pd.concat([table, pd.Series({"the defect": 100 * mask.numpy().mean()})])
+defect = mask.numpy()[None]
+shares = {
+    title: energy_inside(upsample(heat[None], size).numpy(), defect)[0]
+    for title, heat in methods.items()
+}
+pd.Series({**shares, "the defect's share of the image": defect.mean()}).mul(100).round(1)
 
 # %% [markdown]
 # ## Targets
@@ -103,9 +108,8 @@ table if mask is None else pd.concat([table, pd.Series({"the defect": 100 * mask
 # energy* asks the backbone alone, with its attention and without the flow.
 
 # %%
-draw_maps(
-    pixels, {t.title: explained(Saliency(target=name)) for name, t in TARGETS.items()}, mask
-)
+targets = {t.title: explained(Saliency(target=name)) for name, t in TARGETS.items()}
+Image(draw_maps(pixels, targets, mask))
 
 # %% [markdown]
 # ## Before and after attention
@@ -114,10 +118,9 @@ draw_maps(
 # behind.
 
 # %%
-layers = ["before", "last", *model.settings.attention_sites().values()]
-draw_maps(
-    pixels, {f"layer {name}": explained(Saliency(layer=name)) for name in layers}, mask
-)
+names = ["before", "last", *model.settings.attention_sites().values()]
+layers = {f"layer {name}": explained(Saliency(layer=name)) for name in names}
+Image(draw_maps(pixels, layers, mask))
 
 # %% [markdown]
 # ## Scales
@@ -126,9 +129,8 @@ draw_maps(
 # gives it, leaves out what the others add to the score.
 
 # %%
-size = model.settings.image_size
 scales = {f"{size // 2**k} px alone": explained(scale=k) for k in range(model.settings.scales)}
-draw_maps(pixels, {"all scales": explained(), **scales}, mask)
+Image(draw_maps(pixels, {"all scales": explained(), **scales}, mask))
 
 # %% [markdown]
 # ## Views
@@ -138,7 +140,8 @@ draw_maps(pixels, {"all scales": explained(), **scales}, mask)
 
 # %%
 counts = sorted({1, 2, parameters["views"], min(model.settings.test_views, 16)})
-draw_maps(pixels, {f"views: {count}": explained(views=count) for count in counts}, mask)
+looks = {f"views: {count}": explained(views=count) for count in counts}
+Image(draw_maps(pixels, looks, mask))
 
 # %% [markdown]
 # ## What can be concluded
