@@ -23,6 +23,7 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
+from adnlib.background import background
 from adnlib.errors import InputError
 from adnlib.explain import USUAL, Saliency, upsample
 from adnlib.figures import ALERT_COLOUR, save, style
@@ -55,6 +56,7 @@ def draw_gradcam(
     anomalous: int = 0,
     named: str | Path = "",
     kind: Saliency = USUAL,
+    photographs: bool = True,
 ) -> list[Path]:
     """Draw `figures/gradcam_<dataset>.png` and `.pdf`, and list their images in `_images.csv`.
 
@@ -65,6 +67,8 @@ def draw_gradcam(
             are more than five categories.
         named: a file that names the images instead, such as the list of an earlier figure.
         kind: of the maps; the files of others than the usual have it in their names.
+        photographs: without, maps lie on grey silhouettes, what `background` leaves of an image:
+            for figures of images that may not be shown.
 
     Returns:
         The paths of the PNG, the PDF and the list of images.
@@ -85,7 +89,7 @@ def draw_gradcam(
     own = "" if kind == USUAL else f"_{kind.name}"
     path = Path(results) / "figures" / f"gradcam_{dataset}{own}"
     with style():
-        written = save(_figure(found, chosen, kind), path)
+        written = save(_figure(found, chosen, kind, photographs), path)
     table = path.with_name(f"{path.name}_images.csv")
     listed(chosen, dataset).to_csv(table, index=False, float_format="%.6g")
     return [*written, table]
@@ -144,7 +148,9 @@ def draw_picture(axes: Axes, pixels: np.ndarray, mask: torch.Tensor | None) -> N
     axes.set_axis_off()
 
 
-def _figure(found: Sequence[Run], chosen: Sequence[Chosen], kind: Saliency) -> Figure:
+def _figure(
+    found: Sequence[Run], chosen: Sequence[Chosen], kind: Saliency, photographs: bool
+) -> Figure:
     variants = sorted({v for category in chosen for v in category.maps}, key=variant_order)
     blocks = _blocks(chosen)
     across = max(sum(_width(category) for category in block) for block in blocks)
@@ -154,7 +160,8 @@ def _figure(found: Sequence[Run], chosen: Sequence[Chosen], kind: Saliency) -> F
     seeds = {category.seed for category in chosen}
     of_seed = f"Runs of seed {seeds.pop()}." if len(seeds) == 1 else "Seeds: see the list."
     rule = RULE if set(pd.concat([c.images for c in chosen])["rule"]) != {"named"} else ""
-    legend = f"{circumstances(found)}. {of_seed} {kind.title} {_HOW_TO_READ} {rule}"
+    grey = "" if photographs else "Grey: silhouettes in the photographs' place. "
+    legend = f"{circumstances(found)}. {of_seed} {kind.title} {_HOW_TO_READ} {grey}{rule}"
     notes = wrap(legend, round(width * 16.5))
     head = 0.15 + 0.2 * len(title) + 0.17 * len(warning)
     block_height = _NAMES + _INPUT_ROW + len(variants) * _ROW + 0.1
@@ -169,7 +176,7 @@ def _figure(found: Sequence[Run], chosen: Sequence[Chosen], kind: Saliency) -> F
         _row_names(page, variants, top + _NAMES)
         left = _LABELS
         for category in block:
-            _draw_category(page, category, variants, left, top)
+            _draw_category(page, category, variants, left, top, photographs)
             left += _width(category)
     foot = head + len(blocks) * block_height + _MARGIN
     page.text(_MARGIN, foot, "\n".join(notes), ha="left", fontsize="small", color="0.3")
@@ -221,13 +228,19 @@ def _row_names(page: _Page, variants: Sequence[str], top: float) -> None:
 
 
 def _draw_category(
-    page: _Page, category: Chosen, variants: Sequence[str], left: float, top: float
+    page: _Page,
+    category: Chosen,
+    variants: Sequence[str],
+    left: float,
+    top: float,
+    photographs: bool,
 ) -> None:
     pictures = len(category.images) * (_PICTURE + _GAP) - _GAP
     page.text(left + pictures / 2, top + 0.02, category.category, weight="bold")
     for column, image in enumerate(category.images.to_dict("records")):
         x, y = left + column * (_PICTURE + _GAP), top + _NAMES
         pixels = read_image(category.folder / image["path"], _PIXELS)
+        pixels = pixels if photographs else _silhouette(pixels)
         mask = read_mask(category.folder / image["mask"], _PIXELS) if image["mask"] else None
         kind = image["defect"] if image["label"] else "normal"
         page.text(x + _PICTURE / 2, y - 0.04, kind, va="bottom")
@@ -252,6 +265,11 @@ def _bar(page: _Page, scale: float, left: float, top: float) -> None:
     page.figure.colorbar(ScalarMappable(Normalize(0, scale), _COLOURS), cax=axes, ticks=[0])
     axes.tick_params(length=0, pad=2, labelsize="x-small")
     axes.set_title(f"{scale:.2g}", fontsize="x-small", pad=2, loc="left")
+
+
+def _silhouette(image: torch.Tensor) -> torch.Tensor:
+    """Light grey where the image is background, darker where it is not; (3, S, S)."""
+    return (150 + 90 * background(image)).to(torch.uint8).expand(3, -1, -1)
 
 
 def _pixels(image: torch.Tensor) -> np.ndarray:

@@ -33,6 +33,7 @@ named = ""  # instead: a CSV file with the columns category and path, such as a 
 method = "gradcam"  # or "gradcam++", "layercam", "eigencam", "gradient"
 target = "score"  # or "loss", "energy"
 layer = "last"  # or "before" its attention block, or a layer's name
+photographs = True  # False: silhouettes in their place, for images that may not be shown
 guess_object = False  # where no mask has the object, take what the background's colours leave
 
 # %%
@@ -42,7 +43,8 @@ from adnlib import runs
 from adnlib.explain import Saliency
 
 chosen = [field.name for field in dataclasses.fields(Saliency)]
-known = ["results", "dataset", "anomalous", "named", "guess_object", *chosen]
+drawing = ["anomalous", "named", "photographs"]
+known = ["results", "dataset", "guess_object", *drawing, *chosen]
 parameters = runs.check_parameters(globals(), known)
 kind = Saliency(**{name: parameters[name] for name in chosen})
 
@@ -66,8 +68,9 @@ from IPython.display import Image, Markdown
 from adnlib import gaze, heatmaps
 
 folder = runs.project_path(parameters["results"])
-data, count = parameters["dataset"], parameters["anomalous"]
-png, pdf, images = heatmaps.draw_gradcam(folder, data, count, parameters["named"], kind)
+dataset = parameters["dataset"]
+options = {name: parameters[name] for name in drawing}
+png, pdf, images = heatmaps.draw_gradcam(folder, dataset, kind=kind, **options)
 png, pdf, images
 
 # %%
@@ -90,7 +93,7 @@ pd.read_csv(images).drop(columns=["dataset", "mask"])
 # middle it does well without looking. What is not above it shows nothing.
 
 # %%
-written = gaze.write_looking(folder, data, kind, parameters["guess_object"])
+written = gaze.write_looking(folder, dataset, kind, parameters["guess_object"])
 
 # %%
 Markdown(

@@ -205,6 +205,22 @@ def test_a_figure_is_remade_from_its_list_of_images(results: Path, drawn: list[F
     assert not any("chosen by" in text or "median score" in text for text in texts(drawn[1]))
 
 
+def test_without_photographs_no_pixel_of_theirs_is_shown(
+    results: Path, drawn: list[Figure]
+) -> None:
+    heatmaps.draw_gradcam(results, "demo_parts", anomalous=1)
+    heatmaps.draw_gradcam(results, "demo_parts", anomalous=1, photographs=False)
+    photographs, silhouettes = (
+        [axes.images[0].get_array() for axes in figure.axes if axes.images] for figure in drawn
+    )
+    assert len(photographs) == len(silhouettes)
+    row = silhouettes[0]
+    assert np.allclose(row[..., 0], row[..., 1])
+    assert 150 / 255 - 0.01 <= row.min() < row.max() <= 240 / 255 + 0.01
+    assert len(np.unique(photographs[0])) > len(np.unique(row))
+    assert "silhouettes" in " ".join(texts(drawn[1]))
+
+
 @pytest.mark.parametrize(
     ("content", "complaint"),
     [

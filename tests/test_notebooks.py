@@ -36,6 +36,7 @@ def test_names():
         "07_report",
         "08_explore",
         "09_robustness",
+        "10_saliency",
     ]
 
 
@@ -110,6 +111,8 @@ def test_train_then_tables_and_figures(results):
     for name in ("04_roc", "05_gradcam"):
         execute(name, results, results=str(results), dataset="demo_parts")
         assert (results / "figures" / f"{name[3:]}_demo_parts.png").exists()
+    assert (results / "tables" / "localization_demo_parts.md").exists()
+    execute("10_saliency", results, run=str(folder), views=1)
     execute("08_explore", results, results=str(results))
     shown = (results / "08_explore.ipynb").read_text(encoding="utf-8")
     assert "DifferNet on demo_parts/bracket" in shown

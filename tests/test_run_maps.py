@@ -1,0 +1,85 @@
+"""Maps of finished runs: kept ones are read, others made by the run's model, once."""
+
+import numpy as np
+import pytest
+import torch
+from synthetic import make_pictures, make_run
+
+from adnlib import AttentDifferNet, heatmaps, run_maps
+from adnlib.errors import InputError
+from adnlib.explain import USUAL, Saliency, saliency
+from adnlib.images import read_image
+from adnlib.records import read_run
+from adnlib.run_maps import has_maps, scores_and_maps
+
+TINY = {"weights": "random", "image_size": 128, "scales": 2, "flow_blocks": 2, "flow_width": 16}
+ENERGY = Saliency("layercam", "energy", "before")
+
+
+@pytest.fixture
+def run(tmp_path):
+    images = make_pictures(tmp_path / "images" / "plate", good=2, anomalous=2, size=64)
+    options = {"images": images, "maps": True, "map_views": 2}
+    folder = make_run(tmp_path, "mine", "plate", "se", **options, **TINY)
+    AttentDifferNet(attention="se", test_views=3, **TINY).save(folder)
+    return read_run(folder)
+
+
+def test_what_the_run_kept_is_read(run):
+    assert np.array_equal(scores_and_maps(run)[1], run.maps())
+
+
+def test_maps_of_another_kind_are_the_models(run):
+    scores, maps = scores_and_maps(run, ENERGY)
+    model = AttentDifferNet.load(run.folder)
+    images = [read_image(run.image_folder([]) / path, 128) for path in scores["path"]]
+    expected = saliency(model, torch.stack(images), 2, ENERGY)
+    np.testing.assert_allclose(maps, expected.numpy(), rtol=1e-4, atol=1e-7)
+
+
+def test_they_are_made_once(run, monkeypatch):
+    _, made = scores_and_maps(run, ENERGY)
+    monkeypatch.setattr(run_maps, "saliency", None)
+    assert np.array_equal(scores_and_maps(run, ENERGY)[1], made)
+
+
+def test_they_are_made_anew_for_another_model_and_where_they_are_damaged(run):
+    _, made = scores_and_maps(run, ENERGY)
+    AttentDifferNet(attention="se", seed=1, test_views=3, **TINY).save(run.folder)
+    _, anew = scores_and_maps(run, ENERGY)
+    assert not np.allclose(anew, made)
+    (run.folder / f"maps_{ENERGY.name}.npz").write_bytes(b"PK\x03\x04 cut off")
+    np.testing.assert_allclose(scores_and_maps(run, ENERGY)[1], anew, rtol=1e-4, atol=1e-7)
+
+
+def test_a_run_that_kept_no_maps_has_them_made_by_its_model(run):
+    (run.folder / "maps.npz").unlink()
+    assert has_maps(run)
+    scores, maps = scores_and_maps(run)
+    assert maps.shape == (len(scores), 7, 7)
+    assert np.array_equal(run.maps(), maps)
+
+
+def test_without_model_and_maps_there_is_nothing(run):
+    (run.folder / "model.json").unlink()
+    assert has_maps(run, USUAL)
+    assert not has_maps(run, ENERGY)
+    with pytest.raises(OSError, match=r"model\.json"):
+        scores_and_maps(run, ENERGY)
+
+
+def test_images_that_are_gone_are_named(run):
+    next(run.image_folder([]).glob("test/good/*.png")).unlink()
+    with pytest.raises(InputError, match=r"are no longer in .*plate"):
+        scores_and_maps(run, ENERGY)
+
+
+def test_a_figure_of_another_kind_has_it_in_name_and_legend(run, tmp_path, monkeypatch):
+    drawn = []
+    save = heatmaps.save
+    monkeypatch.setattr(heatmaps, "save", lambda *args: drawn.append(args[0]) or save(*args))
+    written = heatmaps.draw_gradcam(tmp_path, "mine", kind=ENERGY)
+    name = "gradcam_mine_layercam_energy_before"
+    assert [path.name for path in written] == [f"{name}.png", f"{name}.pdf", f"{name}_images.csv"]
+    texts = " ".join(" ".join(text.get_text().split()) for text in drawn[0].texts)
+    assert "LayerCAM of the embedding's energy, before attention at the last epoch" in texts
