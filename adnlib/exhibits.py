@@ -29,7 +29,7 @@ from adnlib.records import Run, read_run
 from adnlib.report import alert
 from adnlib.run_maps import scores_and_maps
 from adnlib.runs import MAPS, SELECTIONS, project_path
-from adnlib.selection import SCALE_PERCENTILE, colour_scale
+from adnlib.selection import SCALE_PERCENTILE, colour_scales
 from adnlib.variants import variant_title
 
 THUMBNAIL = 104
@@ -198,11 +198,13 @@ def _pictures(exhibit: Exhibit, row: int) -> tuple[list[str], list[str]]:
     pictures = [_figure(plain, None, what, "The image, as the network sees it: square.")]
     if exhibit.maps is None:
         return pictures, [*remarks, exhibit.lacking]
-    scale = colour_scale(exhibit.maps)
+    scales = colour_scales(exhibit.maps, exhibit.scores["label"])
+    scale = scales[row]
+    whose = "this map" if scale > scales.min() else "the strongest map of a normal image"
     outline = " White outline: the defect's mask." if mask is not None else ""
     caption = (
         f"Grad-CAM of the score. Blue is 0; red is {scale:.2g}, the {SCALE_PERCENTILE}th "
-        f"percentile of all maps of this run.{outline}"
+        f"percentile of {whose}.{outline}"
     )
     heat = overlay(pixels, exhibit.maps[row], scale)
     return [*pictures, _figure(heat, mask, f"{what}, with its map", caption)], remarks

@@ -2,8 +2,9 @@
 
 Drawn from run folders and the data set's images; trains nothing. The form is the paper's: a column
 for each image, the input on top, then a row for each detector, jet colours blended over the image.
-A map is not stretched to its own maximum, as is usual: all images of a category share one colour
-scale for each detector, so that a good part does not glow because nothing in it is brighter.
+A map is not stretched to its own maximum, as is usual: where it is no stronger than the strongest
+of normal images it keeps their colour scale, so that a good part does not glow because nothing in
+it is brighter.
 """
 
 from __future__ import annotations
@@ -39,9 +40,9 @@ _BLEND = 0.5
 _PIXELS = 256
 _MOST_COLUMNS = 8  # pictures beside each other, then the next category starts a new block
 _HOW_TO_READ = (
-    "at the last epoch, jet colours half over the image. One colour "
-    "scale for each detector and category, the same for all its images: from 0 to the "
-    f"{SCALE_PERCENTILE}th percentile of all its test maps, the number above the bar. Below a "
+    "at the last epoch, jet colours half over the image. For each detector and category red is the "
+    f"strongest of all normal test images' maps, by their {SCALE_PERCENTILE}th percentiles: the "
+    "number above the bar. A stronger map has its own instead, so many times as high as its corner says. Below a "
     "picture: its score, and the score's percentile among the normal test images (P100: above all "
     "of them). White outline: ground truth, where there is one."
 )
@@ -248,16 +249,27 @@ def _draw_category(
         for row, variant in enumerate(variants, start=1):
             if variant not in category.maps:
                 continue
-            heat = overlay(pixels, category.maps[variant][column], category.scales[variant])
-            draw_picture(page.axes(x, y + _below(row), _PICTURE, _PICTURE), heat, mask)
+            scale = category.scales[variant][column]
+            heat = overlay(pixels, category.maps[variant][column], scale)
+            axes = page.axes(x, y + _below(row), _PICTURE, _PICTURE)
+            draw_picture(axes, heat, mask)
+            if scale > category.normal[variant]:
+                _corner(axes, f"{scale / category.normal[variant]:.2g} times")
             score, percentile = (image[f"{of}_{variant}"] for of in ("score", "percentile"))
             under = y + _below(row) + _PICTURE + 0.03
             text = f"{score:.3g} · P{percentile:.0f}"
             page.text(x + _PICTURE / 2, under, text, fontsize="small")
     for row, variant in enumerate(variants, start=1):
-        if variant in category.scales:
+        if variant in category.normal:
             y = top + _NAMES + _below(row)
-            _bar(page, category.scales[variant], left + pictures + 0.07, y)
+            _bar(page, category.normal[variant], left + pictures + 0.07, y)
+
+
+def _corner(axes: Axes, text: str) -> None:
+    box = {"facecolor": "white", "alpha": 0.75, "edgecolor": "none", "pad": 1}
+    axes.annotate(
+        text, (0.02, 0.98), xycoords="axes fraction", va="top", fontsize="xx-small", bbox=box
+    )
 
 
 def _bar(page: _Page, scale: float, left: float, top: float) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike
 
 from adnlib.errors import InputError
 from adnlib.evaluation import percentiles
@@ -37,7 +38,8 @@ class Chosen:
     folder: Path  # the category folder that the images lie in
     images: pd.DataFrame  # as `choose_images` gives them
     maps: dict[str, np.ndarray]  # variant to (images, h, w), not normalised
-    scales: dict[str, float]  # variant to the map value that gets the last colour
+    scales: dict[str, np.ndarray]  # variant to (images,), the value that gets the last colour
+    normal: dict[str, float]  # variant to the lowest of these, that of weak maps
 
 
 def choose(
@@ -49,9 +51,8 @@ def choose(
     """Choose the images of each category that has runs with maps.
 
     A category is shown by the seed that the most of its variants were run with, the lowest of
-    several; variants without that seed are left out there. The colour scale of a variant ends at
-    the 99.5th percentile of all its test maps' pixels in that category, so that a single hot pixel
-    does not darken all others.
+    several; variants without that seed are left out there. Colour scales are those of
+    `colour_scales`.
 
     Args:
         found: runs of one data set.
@@ -143,7 +144,7 @@ def listed(chosen: Sequence[Chosen], dataset: str) -> pd.DataFrame:
     tables = []
     for category in chosen:
         table = category.images.drop(columns="row")
-        table = table.assign(**{f"scale_{v}": scale for v, scale in category.scales.items()})
+        table = table.assign(**{f"scale_{v}": scales for v, scales in category.scales.items()})
         table.insert(0, "dataset", dataset)
         table.insert(1, "category", category.category)
         table.insert(2, "seed", category.seed)
@@ -151,9 +152,21 @@ def listed(chosen: Sequence[Chosen], dataset: str) -> pd.DataFrame:
     return pd.concat(tables, ignore_index=True)
 
 
-def colour_scale(maps: np.ndarray) -> float:
-    """The value that gets the last colour in all of a run's maps (N, h, w)."""
-    return max(float(np.percentile(maps, SCALE_PERCENTILE)), 1e-12)  # all maps may be 0
+def colour_scales(maps: np.ndarray, labels: ArrayLike) -> np.ndarray:
+    """The map value that gets the last colour in each image, (N,).
+
+    It is the 99.5th percentile of the image's own map, so that a single hot pixel does not darken
+    all others, but at least the highest of those of the normal images. So no normal image glows
+    because nothing in it is brighter, and an anomalous one shows where its map is strong, though
+    maps, as the scores of a flow, may be decades apart.
+
+    Args:
+        maps: (N, h, w) of all test images of a run.
+        labels: (N,)
+    """
+    own = np.percentile(maps.reshape(len(maps), -1), SCALE_PERCENTILE, axis=1)
+    normal = own[np.asarray(labels) == 0]
+    return np.maximum(own, max(normal.max(initial=0), 1e-12))  # all maps may be 0
 
 
 def _of_category(
@@ -169,13 +182,15 @@ def _of_category(
     run = next(run for run, _ in readings if run.seed == seed)
     folder = run.image_folder(images["path"])
     rows = images["row"].to_numpy()
+    scales = {v: colour_scales(maps, scores["label"]) for v, (_, scores, maps) in shown.items()}
     return Chosen(
         category=run.category,
         seed=seed,
         folder=folder,
         images=images,
         maps={v: maps[rows] for v, (_, _, maps) in shown.items()},
-        scales={v: colour_scale(maps) for v, (_, _, maps) in shown.items()},
+        scales={v: of_images[rows] for v, of_images in scales.items()},
+        normal={v: float(of_images.min()) for v, of_images in scales.items()},
     )
 
 

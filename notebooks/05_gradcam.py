@@ -55,8 +55,9 @@ kind = Saliency(**{name: parameters[name] for name in chosen})
 # anomalous images at even steps from the one that attention helped most to the one that it helped
 # least. A file can name others.
 #
-# Each row of a category has one colour scale for all its images, which ends at a high percentile
-# of all test maps. So a normal image glows only where its map is as strong as an anomalous one's.
+# In each row of a category red is the strongest map of all normal test images, so that none of
+# these glows because nothing in it is brighter. A map beyond that has a scale of its own, and says
+# how many times as high it is: scores of a flow, and with them maps, may lie decades apart.
 #
 # Every run keeps Grad-CAM maps of its anomaly score. Maps of another kind are made by the model,
 # where the run kept it (`save_model`), and then lie beside them.

@@ -15,7 +15,7 @@ from synthetic import make_grid, make_pictures, make_run
 from adnlib import figures, heatmaps
 from adnlib.attention import ATTENTION
 from adnlib.errors import InputError
-from adnlib.selection import SCALE_PERCENTILE, choose_images
+from adnlib.selection import SCALE_PERCENTILE, choose_images, colour_scales
 
 
 @pytest.fixture
@@ -176,8 +176,18 @@ def test_gradcam_figure_and_its_list(results: Path) -> None:
     }
     assert table["seed"].unique().tolist() == [0]
     maps = np.load(results / "runs/demo_parts/plate/se/seed0/maps.npz")["maps"].astype(np.float32)
-    scales = table.loc[table["category"] == "plate", "scale_se"]
-    assert scales.to_numpy() == pytest.approx(np.percentile(maps, SCALE_PERCENTILE), rel=1e-4)
+    scores = pd.read_csv(results / "runs/demo_parts/plate/se/seed0/scores.csv").set_index("path")
+    own = np.percentile(maps.reshape(len(maps), -1), SCALE_PERCENTILE, axis=1)
+    scores["scale"] = np.maximum(own, own[scores["label"] == 0].max())
+    plates = table[table["category"] == "plate"]
+    expected = scores.loc[plates["path"], "scale"].to_numpy()
+    assert plates["scale_se"].to_numpy() == pytest.approx(expected, rel=1e-4)
+
+
+def test_no_normal_image_glows_and_a_map_decades_stronger_shows_its_own() -> None:
+    maps = np.ones((4, 10, 10)) * np.array([1, 5, 2, 3e6])[:, None, None]
+    assert colour_scales(maps, [0, 0, 1, 1]).tolist() == [5, 5, 5, 3e6]
+    assert (colour_scales(np.zeros((2, 3, 3)), [0, 1]) > 0).all()
 
 
 def test_gradcam_panels_rows_and_labels(results: Path, drawn: list[Figure]) -> None:
