@@ -42,9 +42,9 @@ _MOST_COLUMNS = 8  # pictures beside each other, then the next category starts a
 _HOW_TO_READ = (
     "at the last epoch, jet colours half over the image. For each detector and category red is the "
     f"strongest of all normal test images' maps, by their {SCALE_PERCENTILE}th percentiles: the "
-    "number above the bar. A stronger map has its own instead, so many times as high as its corner says. Below a "
-    "picture: its score, and the score's percentile among the normal test images (P100: above all "
-    "of them). White outline: ground truth, where there is one."
+    "number above the bar. A stronger map has its own instead, so many times as high as its corner "
+    "says. Below a picture: its score, and the score's percentile among the normal test images "
+    "(P100: above all of them). White outline: ground truth, where there is one."
 )
 # Inches.
 _PICTURE, _GAP, _BETWEEN, _LABELS = 1.15, 0.05, 0.62, 1.25
