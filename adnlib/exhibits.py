@@ -21,10 +21,10 @@ from PIL import Image
 
 from adnlib.errors import InputError
 from adnlib.evaluation import percentiles
-from adnlib.heatmaps import draw_picture, overlay
 from adnlib.histogram import COLOURS
 from adnlib.images import read_image, read_mask
 from adnlib.misses import Counts
+from adnlib.overlays import draw_picture, overlay
 from adnlib.records import Run, read_run
 from adnlib.report import alert
 from adnlib.run_maps import scores_and_maps

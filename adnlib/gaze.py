@@ -18,9 +18,9 @@ import pandas as pd
 from adnlib import tables
 from adnlib.errors import InputError
 from adnlib.evaluation import mean_and_std
-from adnlib.explain import USUAL, Saliency
 from adnlib.folders import writing
 from adnlib.localization import SIZE, Maps, centre_prior, random_maps
+from adnlib.map_kinds import USUAL, Saliency
 from adnlib.records import Run, read_runs, readable
 from adnlib.report import alert, circumstances, dataset_title, with_spread
 from adnlib.run_maps import has_maps, scores_and_maps

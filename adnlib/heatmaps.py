@@ -9,34 +9,28 @@ it is brighter.
 
 from __future__ import annotations
 
-import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from textwrap import wrap
 from typing import Any
 
-import numpy as np
 import pandas as pd
-import torch
-from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
-from adnlib.background import background
 from adnlib.errors import InputError
-from adnlib.explain import USUAL, Saliency, upsample
 from adnlib.figures import ALERT_COLOUR, save, style
 from adnlib.images import read_image, read_mask
+from adnlib.map_kinds import USUAL, Saliency
+from adnlib.overlays import COLOURS, as_pixels, draw_picture, overlay, silhouette
 from adnlib.records import Run, read_runs
 from adnlib.report import alert, circumstances, dataset_title
 from adnlib.runs import MAPS
 from adnlib.selection import RULE, SCALE_PERCENTILE, Chosen, choose, listed, read_named
 from adnlib.variants import variant_order, variant_title
 
-_COLOURS = colormaps["jet"]
-_BLEND = 0.5
 _PIXELS = 256
 _MOST_COLUMNS = 8  # pictures beside each other, then the next category starts a new block
 _HOW_TO_READ = (
@@ -94,59 +88,6 @@ def draw_gradcam(
     table = path.with_name(f"{path.name}_images.csv")
     listed(chosen, dataset).to_csv(table, index=False, float_format="%.6g")
     return [*written, table]
-
-
-def overlay(image: torch.Tensor, heat: np.ndarray, scale: float) -> np.ndarray:
-    """Jet colours of a map blended half over an image.
-
-    Args:
-        image: uint8 (3, S, S).
-        heat: (h, w) map; enlarged bilinearly.
-        scale: the value that gets the last colour; higher ones get it too.
-
-    Returns:
-        float (S, S, 3), 0..1.
-    """
-    enlarged = upsample(torch.from_numpy(heat)[None], image.shape[-1])[0].numpy()
-    colours = _COLOURS(np.clip(enlarged / scale, 0, 1))[..., :3]
-    return _BLEND * colours + (1 - _BLEND) * _pixels(image)
-
-
-def draw_maps(
-    image: torch.Tensor, maps: Mapping[str, torch.Tensor], mask: torch.Tensor | None = None
-) -> bytes:
-    """An image, and beside it each map over it, on a colour scale of its own from 0 to its highest.
-
-    So maps in different units stand side by side; their strengths cannot be compared.
-
-    Args:
-        image: uint8 (3, S, S).
-        maps: (h, w) by title.
-        mask: bool (S, S), outlined where there is one.
-
-    Returns:
-        A PNG, for `IPython.display.Image`.
-    """
-    with style():
-        figure = Figure(figsize=((1 + len(maps)) * 2.1, 2.5), layout="constrained")
-        first, *others = figure.subplots(1, 1 + len(maps), squeeze=False)[0]
-        draw_picture(first, _pixels(image), mask)
-        first.set_title("image")
-        for axes, (title, heat) in zip(others, maps.items(), strict=True):
-            draw_picture(axes, overlay(image, heat.numpy(), max(heat.max().item(), 1e-12)), mask)
-            axes.set_title("\n".join(wrap(title, 26)), fontsize="small")
-        png = io.BytesIO()
-        figure.savefig(png, dpi=110)
-    return png.getvalue()
-
-
-def draw_picture(axes: Axes, pixels: np.ndarray, mask: torch.Tensor | None) -> None:
-    """Fill the axes with pixels (S, S, 3), and outline what is True in a mask (S, S)."""
-    axes.imshow(pixels)
-    if mask is not None and mask.any() and not mask.all():
-        for colour, width in (("black", 1.4), ("white", 0.7)):
-            axes.contour(mask.numpy(), levels=[0.5], colors=colour, linewidths=width)
-    axes.set_axis_off()
 
 
 def _figure(
@@ -241,11 +182,11 @@ def _draw_category(
     for column, image in enumerate(category.images.to_dict("records")):
         x, y = left + column * (_PICTURE + _GAP), top + _NAMES
         pixels = read_image(category.folder / image["path"], _PIXELS)
-        pixels = pixels if photographs else _silhouette(pixels)
+        pixels = pixels if photographs else silhouette(pixels)
         mask = read_mask(category.folder / image["mask"], _PIXELS) if image["mask"] else None
         kind = image["defect"] if image["label"] else "normal"
         page.text(x + _PICTURE / 2, y - 0.04, kind, va="bottom")
-        draw_picture(page.axes(x, y, _PICTURE, _PICTURE), _pixels(pixels), mask)
+        draw_picture(page.axes(x, y, _PICTURE, _PICTURE), as_pixels(pixels), mask)
         for row, variant in enumerate(variants, start=1):
             if variant not in category.maps:
                 continue
@@ -274,15 +215,6 @@ def _corner(axes: Axes, text: str) -> None:
 
 def _bar(page: _Page, scale: float, left: float, top: float) -> None:
     axes = page.axes(left, top + 0.16, 0.09, _PICTURE - 0.16)
-    page.figure.colorbar(ScalarMappable(Normalize(0, scale), _COLOURS), cax=axes, ticks=[0])
+    page.figure.colorbar(ScalarMappable(Normalize(0, scale), COLOURS), cax=axes, ticks=[0])
     axes.tick_params(length=0, pad=2, labelsize="x-small")
     axes.set_title(f"{scale:.2g}", fontsize="x-small", pad=2, loc="left")
-
-
-def _silhouette(image: torch.Tensor) -> torch.Tensor:
-    """Light grey where the image is background, darker where it is not; (3, S, S)."""
-    return (150 + 90 * background(image)).to(torch.uint8).expand(3, -1, -1)
-
-
-def _pixels(image: torch.Tensor) -> np.ndarray:
-    return image.permute(1, 2, 0).numpy() / 255

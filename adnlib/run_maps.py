@@ -15,9 +15,10 @@ import numpy as np
 import pandas as pd
 import torch
 
-from adnlib.explain import USUAL, Saliency, saliency
+from adnlib.explain import saliency
 from adnlib.folders import writing
 from adnlib.images import read_image
+from adnlib.map_kinds import USUAL, Saliency
 from adnlib.model import AttentDifferNet
 from adnlib.model_files import JSON_NAME
 from adnlib.records import Run

@@ -21,12 +21,12 @@ from PIL import Image
 from adnlib.datasets import is_hidden, is_image, natural
 from adnlib.errors import InputError
 from adnlib.evaluation import percentiles
-from adnlib.heatmaps import overlay
 from adnlib.images import read_image
 from adnlib.machine import cores
 from adnlib.model import AttentDifferNet
 from adnlib.model_files import writing
 from adnlib.onnx_files import SUFFIX, OnnxModel
+from adnlib.overlays import overlay
 
 Detector: TypeAlias = AttentDifferNet | OnnxModel
 

@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike
 
 from adnlib.errors import InputError
 from adnlib.evaluation import percentiles
-from adnlib.explain import USUAL, Saliency
+from adnlib.map_kinds import USUAL, Saliency
 from adnlib.records import Run, readable
 from adnlib.run_maps import has_maps, scores_and_maps
 from adnlib.settings import check_names

@@ -5,6 +5,8 @@
 #     text_representation:
 #       extension: .py
 #       format_name: percent
+#       format_version: '1.3'
+#       jupytext_version: 1.19.6
 #   kernelspec:
 #     display_name: Python 3 (ipykernel)
 #     language: python
@@ -50,8 +52,8 @@ from adnlib.datasets import read_samples
 from adnlib.demo import DEMO_SETS, make_demo
 from adnlib.evaluation import roc
 from adnlib.explain import saliency
-from adnlib.heatmaps import overlay
 from adnlib.images import load_images, read_image
+from adnlib.overlays import overlay
 
 sns.set_theme(style="whitegrid", palette="colorblind")
 

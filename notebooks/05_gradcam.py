@@ -40,7 +40,7 @@ guess_object = False  # where no mask has the object, take what the background's
 import dataclasses
 
 from adnlib import runs
-from adnlib.explain import Saliency
+from adnlib.map_kinds import Saliency
 
 chosen = [field.name for field in dataclasses.fields(Saliency)]
 drawing = ["anomalous", "named", "photographs"]

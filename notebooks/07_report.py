@@ -5,6 +5,8 @@
 #     text_representation:
 #       extension: .py
 #       format_name: percent
+#       format_version: '1.3'
+#       jupytext_version: 1.19.6
 #   kernelspec:
 #     display_name: Python 3 (ipykernel)
 #     language: python
@@ -90,6 +92,14 @@ for picture in sorted((folder / "figures").glob("roc_*.png")):
 # %%
 for picture in sorted((folder / "figures").glob("gradcam_*.png")):
     display(Image(str(picture), alt=f"Grad-CAM of {picture.stem[8:]}"))
+
+# %% [markdown]
+# How much of the maps lies on defects and objects, over all test images that have a mask, beside
+# maps that have seen nothing.
+
+# %%
+for text in sorted((folder / "tables").glob("localization_*.md")):
+    display(Markdown(text.read_text(encoding="utf-8").partition("\n")[2]))
 
 # %% [markdown]
 # ## What ran, where, and for how long

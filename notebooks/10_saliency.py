@@ -73,8 +73,9 @@ print(f"{path.name}: score {score:.4g}, percentile {percentiles([score], normal)
 # %%
 from IPython.display import Image
 
-from adnlib.explain import METHODS, TARGETS, Saliency, saliency
-from adnlib.heatmaps import draw_maps
+from adnlib.explain import saliency
+from adnlib.map_kinds import METHODS, TARGETS, Saliency
+from adnlib.overlays import draw_maps
 
 
 def explained(kind=None, views=parameters["views"], scale=None):

@@ -8,9 +8,10 @@ from adnlib import AttentDifferNet
 from adnlib.coupling import Coupled
 from adnlib.demo import draw_sample
 from adnlib.errors import InputError
-from adnlib.explain import METHODS, TARGETS, Saliency, _turn, saliency, upsample
+from adnlib.explain import _turn, saliency, upsample
 from adnlib.flow import anomaly_score, negative_log_likelihood
 from adnlib.localization import centre_prior, energy_inside
+from adnlib.map_kinds import METHODS, TARGETS, Saliency
 from adnlib.views import rotate
 
 TINY = {"weights": "random", "image_size": 128, "scales": 2, "flow_blocks": 2, "flow_width": 16}

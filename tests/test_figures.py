@@ -15,6 +15,7 @@ from synthetic import make_grid, make_pictures, make_run
 from adnlib import figures, heatmaps
 from adnlib.attention import ATTENTION
 from adnlib.errors import InputError
+from adnlib.overlays import overlay
 from adnlib.selection import SCALE_PERCENTILE, choose_images, colour_scales
 
 
@@ -154,13 +155,13 @@ def test_runs_on_different_images_are_not_laid_side_by_side() -> None:
 
 def test_overlay_depends_on_the_scale_and_not_on_the_map() -> None:
     image = torch.zeros(3, 8, 8, dtype=torch.uint8)
-    faint = heatmaps.overlay(image, np.full((2, 2), 0.1, np.float32), scale=1.0)
-    strong = heatmaps.overlay(image, np.full((2, 2), 1.0, np.float32), scale=1.0)
-    beyond = heatmaps.overlay(image, np.full((2, 2), 5.0, np.float32), scale=1.0)
+    faint = overlay(image, np.full((2, 2), 0.1, np.float32), scale=1.0)
+    strong = overlay(image, np.full((2, 2), 1.0, np.float32), scale=1.0)
+    beyond = overlay(image, np.full((2, 2), 5.0, np.float32), scale=1.0)
     assert faint[0, 0, 2] > faint[0, 0, 0]  # blue
     assert strong[0, 0, 0] > strong[0, 0, 2]  # red
     assert np.array_equal(strong, beyond)
-    white = heatmaps.overlay(image + 255, np.full((2, 2), 1.0, np.float32), scale=1.0)
+    white = overlay(image + 255, np.full((2, 2), 1.0, np.float32), scale=1.0)
     assert np.allclose(white - strong, 0.5)
 
 

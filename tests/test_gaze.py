@@ -10,8 +10,8 @@ from synthetic import make_pictures, make_run
 
 from adnlib.errors import InputError
 from adnlib.evaluation import roc
-from adnlib.explain import Saliency
 from adnlib.gaze import write_looking
+from adnlib.map_kinds import Saliency
 from adnlib.records import read_runs
 from adnlib.scenes import MEASURES, Look, Scene
 

@@ -7,8 +7,9 @@ from synthetic import make_pictures, make_run
 
 from adnlib import AttentDifferNet, heatmaps, run_maps
 from adnlib.errors import InputError
-from adnlib.explain import USUAL, Saliency, saliency
+from adnlib.explain import saliency
 from adnlib.images import read_image
+from adnlib.map_kinds import USUAL, Saliency
 from adnlib.records import read_run
 from adnlib.run_maps import has_maps, scores_and_maps
 
