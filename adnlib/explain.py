@@ -170,9 +170,9 @@ class _InItsUnit(BaseCAM):
         for layer, activations, grads in itertools.zip_longest(
             self.target_layers, taken.activations, taken.gradients
         ):
-            activations = activations.numpy()
+            activations = activations.double().numpy()  # Grad-CAM++ takes gradients to the third
             if self.uses_gradients:  # by the spatial mean, so that no map's size counts
-                grads = grads.numpy() * (grads.shape[-2] * grads.shape[-1])
+                grads = grads.double().numpy() * (grads.shape[-2] * grads.shape[-1])
             cam = self.get_cam_image(input_tensor, layer, targets, activations, grads, eigen_smooth)
             maps.append(torch.from_numpy(np.maximum(self.signed(cam), 0)))
         size = max(cam.shape[-1] for cam in maps)

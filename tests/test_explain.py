@@ -11,7 +11,7 @@ from adnlib.errors import InputError
 from adnlib.explain import _turn, saliency, upsample
 from adnlib.flow import anomaly_score, negative_log_likelihood
 from adnlib.localization import centre_prior, energy_inside
-from adnlib.map_kinds import METHODS, TARGETS, Saliency
+from adnlib.map_kinds import METHODS, TARGETS, Saliency, Target
 from adnlib.views import rotate
 
 TINY = {"weights": "random", "image_size": 128, "scales": 2, "flow_blocks": 2, "flow_width": 16}
@@ -131,6 +131,18 @@ def test_maps_of_every_kind(attentive, images, method, target, layer):
     assert maps.isfinite().all()
     assert (maps >= 0).all()
     assert (maps.amax((1, 2)) > 0).all()
+
+
+@pytest.mark.filterwarnings("error::RuntimeWarning")
+@pytest.mark.parametrize("method", METHODS)
+def test_maps_of_scores_decades_apart_are_finite(plain, images, monkeypatch, method):
+    """A flow squares values up to 1e6; float32 would not hold the cube of such gradients."""
+    energy = TARGETS["energy"].of
+    huge = Target("a huge number", lambda embedded, flow: 1e16 * energy(embedded, flow))
+    monkeypatch.setitem(TARGETS, "score", huge)
+    maps = saliency(plain, images, 1, Saliency(method))
+    assert maps.isfinite().all()
+    assert maps.max() > 0
 
 
 def test_attention_stands_between_the_last_layer_and_the_one_before(attentive, plain, images):
