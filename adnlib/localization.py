@@ -19,7 +19,7 @@ from adnlib.evaluation import Array
 
 SIZE = 256  # px; maps and masks are compared at this size
 FPR_LIMIT = 0.3
-_LEVELS = 2**15
+_LEVELS, _DECADES = 2**15, 20
 _COARSE = 2**9
 _CENTRE = 0.25  # of the side: deviation of the centre prior
 
@@ -59,7 +59,8 @@ def pointing(maps: Maps, masks: Bools) -> Array:
 def as_levels(maps: Maps) -> Levels:
     """Maps in whole numbers of the same order, of which a sort and a count are many times faster.
 
-    Equal steps of the fourth root, since a few pixels may be thousands of times as bright as most.
+    Equal steps of the logarithm, 0.14 % each, over the 20 decades below the highest value: maps of
+    a flow's score differ by ten and more from image to image.
 
     Args:
         maps: (N, S, S), not negative.
@@ -67,9 +68,9 @@ def as_levels(maps: Maps) -> Levels:
     Returns:
         (N, S, S), 0 to 2^15 - 1.
     """
-    highest = maps.max()
-    share = maps / highest if highest > 0 else maps
-    return (np.sqrt(np.sqrt(share)) * (_LEVELS - 1)).astype(np.int16)
+    highest = max(float(maps.max()), 1e-30)  # all maps may be 0
+    decades = np.log10(np.maximum(maps / np.float32(highest), np.float32(10.0**-_DECADES)))
+    return ((1 + decades / _DECADES) * (_LEVELS - 1)).astype(np.int16)
 
 
 def pixel_auroc(levels: Levels, masks: Bools) -> float:
@@ -102,7 +103,10 @@ def per_region_overlap(levels: Levels, masks: Bools) -> float:
 
 @dataclass(frozen=True)
 class Counts:
-    """How each image's pixels spread over coarse levels: enough to draw images again quickly."""
+    """How each image's pixels spread over coarse levels: enough to draw images again quickly.
+
+    The levels hold about as many pixels each, of all images together.
+    """
 
     outside: Array
     """(N, levels) pixels outside the mask."""
@@ -116,7 +120,8 @@ class Counts:
     @classmethod
     def of(cls, levels: Levels, masks: Bools) -> Counts:
         """Count maps (N, S, S) and masks (N, S, S)."""
-        coarse = levels // (_LEVELS // _COARSE)
+        below = np.bincount(levels.ravel(), minlength=_LEVELS).cumsum() - 1
+        coarse = (below * _COARSE // levels.size)[levels]
         rows = [_counted(level, mask) for level, mask in zip(coarse, masks, strict=True)]
         outside, inside, overlap, regions = (np.array(column) for column in zip(*rows, strict=True))
         return cls(outside, inside, overlap, regions)

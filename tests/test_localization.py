@@ -21,7 +21,10 @@ from adnlib.localization import (
 
 @pytest.fixture(scope="module")
 def scene():
-    """Ten noisy maps of 64 px that know a little of the masks; the last three images are good."""
+    """Ten noisy maps of 64 px that know a little of the masks; the last three images are good.
+
+    They lie up to twelve decades apart, as those of a flow's scores do.
+    """
     random = np.random.default_rng(0)
     masks = np.zeros((10, 64, 64), dtype=bool)
     for index in range(7):
@@ -29,7 +32,7 @@ def scene():
         masks[index, y : y + 3 + index, x : x + 9] = True
     masks[0, 60:, 60:] = True  # a second region
     maps = random.random((10, 64, 64), dtype=np.float32) ** 6 + 0.2 * masks.astype(np.float32)
-    return maps, masks
+    return maps * np.geomspace(1e12, 1, 10, dtype=np.float32)[:, None, None], masks
 
 
 def test_golden_energy():
@@ -44,10 +47,11 @@ def test_pointing_asks_for_the_highest_pixel_alone():
     assert pointing(maps, masks).tolist() == [1, 0]
 
 
-def test_levels_keep_the_order_of_values_a_thousandfold_apart():
-    values = np.geomspace(1e-4, 1, 50, dtype=np.float32)
-    levels = as_levels(values.reshape(1, 5, 10)).ravel()
+def test_levels_keep_the_order_of_values_decades_apart():
+    values = np.geomspace(1e-6, 1e12, 5000, dtype=np.float32)
+    levels = as_levels(values.reshape(1, 50, 100)).ravel()
     assert (np.diff(levels) > 0).all()
+    assert (levels[0] > 0, levels[-1]) == (True, 2**15 - 1)
     assert not as_levels(np.zeros((1, 2, 2), dtype=np.float32)).any()
 
 
