@@ -1,0 +1,93 @@
+"""How the library's cost grows with the number of images, of views, and with their size.
+
+    python benchmarks/growth.py --device cpu --data DIR/mvtec_ad/bottle
+
+One of the three is changed at a time, the others are in the middle of what is asked for. Draws
+seconds of one epoch of training and of scoring, and writes them as a CSV beside the picture.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+import seaborn as sns
+from throughput import at_even_steps, run_ours
+
+from adnlib import AttentDifferNet, datasets
+from adnlib.errors import InputError
+
+_CHANGED = {"images": "good images, and test images", "views": "views", "size": "size, px"}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure as the command line says; 0, or 2 where something in it cannot be used."""
+    asked = _parser().parse_args(arguments)
+    try:
+        table = _measured(asked)
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    asked.out.parent.mkdir(parents=True, exist_ok=True)
+    table.to_csv(asked.out.with_suffix(".csv"), index=False, float_format="%.4f")
+    long = table.melt(["changed", "value"], ["train_seconds", "score_seconds"], "part", "seconds")
+    grid = sns.relplot(
+        long.replace(_CHANGED),
+        x="value",
+        y="seconds",
+        hue="part",
+        col="changed",
+        kind="line",
+        marker="o",
+        height=3,
+        facet_kws={"sharex": False},
+    )
+    grid.set(ylim=(0, None)).set_titles("{col_name}").set_axis_labels("", "seconds")
+    grid.savefig(asked.out.with_suffix(".png"), dpi=150)
+    print(table.round(2).to_string(index=False))
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", type=Path, required=True, help="a category in MVTec AD's layout")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
+    parser.add_argument("--images", type=int, nargs="+", default=[8, 16, 32])
+    parser.add_argument("--views", type=int, nargs="+", default=[2, 4, 8], help="train and test")
+    parser.add_argument("--sizes", type=int, nargs="+", default=[256, 352, 448])
+    parser.add_argument("--flow-width", type=int, default=2048)
+    parser.add_argument("--weights", default="imagenet")
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/out/growth"))
+    return parser
+
+
+def _measured(asked: argparse.Namespace) -> pd.DataFrame:
+    samples = datasets.read_samples(asked.data)
+    datasets.check_for_auroc(samples, str(asked.data))
+    choices = {"images": asked.images, "views": asked.views, "size": asked.sizes}
+    middle = {name: sorted(values)[len(values) // 2] for name, values in choices.items()}
+    rows = []
+    for changed, values in choices.items():
+        for value in values:
+            now = middle | {changed: value}
+            good = at_even_steps(samples[samples["split"] == "train"], now["images"])
+            test = at_even_steps(samples[samples["split"] == "test"], now["images"])
+            model = AttentDifferNet(
+                image_size=now["size"],
+                train_views=now["views"],
+                test_views=now["views"],
+                flow_width=asked.flow_width,
+                weights=asked.weights,
+                epochs=1,
+                device=asked.device,
+            )
+            seconds = run_ours(model, asked.data, good, test)
+            rows.append({"changed": changed, "value": value, **now, **seconds})
+    return pd.DataFrame(rows).drop(columns="auroc")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

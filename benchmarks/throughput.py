@@ -1,0 +1,191 @@
+"""How much faster the library is than the published procedure, in one process on one machine.
+
+    python benchmarks/throughput.py --device cpu --data DIR/mvtec_ad/bottle
+
+Both train from the same weights for the same number of epochs and score the same test images at the
+same number of views, decoding included. AUROC stands beside the seconds, since fast and wrong is
+easy. Writes a CSV, a row a seed and implementation; the last line is for programs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from published import PublishedDetector
+from repository import time_repository
+
+from adnlib import AttentDifferNet, datasets
+from adnlib.errors import InputError
+from adnlib.evaluation import roc
+from adnlib.images import load_images
+from adnlib.runs import describe_device
+
+_HIGH_WATER = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure as the command line says; 0, or 2 where something in it cannot be used."""
+    asked = _parser().parse_args(arguments)
+    try:
+        table = _measured(asked)
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    asked.out.parent.mkdir(parents=True, exist_ok=True)
+    table.to_csv(asked.out, index=False, float_format="%.4f")
+    means = table.groupby("implementation").mean(numeric_only=True)
+    print(means.drop(columns="seed").round(2).to_string())
+    ours, published = means.loc["adnlib"], means.loc["published"]
+    print(
+        f"score_ratio={ours['test_images_per_s'] / published['test_images_per_s']:.2f} "
+        f"train_ratio={ours['train_views_per_s'] / published['train_views_per_s']:.2f} "
+        f"images_per_s={ours['test_images_per_s']:.2f}"
+    )
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", type=Path, required=True, help="a category in MVTec AD's layout")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
+    parser.add_argument("--epochs", type=int, default=1, help="of training (default: 1)")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--image-size", type=int, default=448, help="px (default: 448)")
+    parser.add_argument("--views", type=int, default=64, help="of a test image (default: 64)")
+    parser.add_argument("--flow-width", type=int, default=2048)
+    parser.add_argument("--weights", default="imagenet")
+    parser.add_argument("--train-images", type=int, default=0, help="0 for all")
+    parser.add_argument("--test-images", type=int, default=0, help="of each label; 0 for all")
+    parser.add_argument("--published", type=Path, help="a checkout of DifferNet, timed as well")
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/out/throughput.csv"))
+    return parser
+
+
+def _measured(asked: argparse.Namespace) -> pd.DataFrame:
+    samples = datasets.read_samples(asked.data)
+    datasets.check_for_auroc(samples, str(asked.data))
+    good = at_even_steps(samples[samples["split"] == "train"], asked.train_images)
+    tested = samples[samples["split"] == "test"].groupby("label", group_keys=False)
+    test = pd.concat([at_even_steps(rows, asked.test_images) for _, rows in tested])
+    rows = []
+    for seed in asked.seeds:
+        model = AttentDifferNet(
+            image_size=asked.image_size,
+            test_views=asked.views,
+            flow_width=asked.flow_width,
+            weights=asked.weights,
+            epochs=asked.epochs,
+            device=asked.device,
+            seed=seed,
+        )
+        ways: dict[str, Callable[[], dict[str, float]]] = {
+            "published": lambda m=model: run_published(m, asked.data, good, test),
+            "adnlib": lambda m=model: run_ours(m, asked.data, good, test),
+        }
+        if asked.published:
+            images = _by_folder(asked.data, pd.concat([good, test]))
+            ways["repository"] = lambda m=model, i=images: time_repository(
+                asked.published, m, i, asked.epochs
+            )
+        for name, way in ways.items():
+            _reset_peak(model.device)
+            row: dict[str, Any] = {"implementation": name, "seed": seed, **way()}
+            row["train_views_per_s"] = (
+                len(good) * asked.epochs * model.settings.train_views / row["train_seconds"]
+            )
+            row["test_images_per_s"] = len(test) / row["score_seconds"]
+            row["peak_gb"] = _peak(model.device) / 1e9
+            row |= {"device": describe_device(model.device), "torch": torch.__version__}
+            print(f"{name}, seed {seed}: {_told(row)}", file=sys.stderr)
+            rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def run_published(
+    model: AttentDifferNet, folder: Path, good: pd.DataFrame, test: pd.DataFrame
+) -> dict[str, float]:
+    """Train and score the published way: train_seconds, score_seconds, auroc."""
+    torch.manual_seed(model.settings.seed)
+    detector = PublishedDetector(model)
+    began = time.perf_counter()
+    optimizer = detector.optimizer()
+    for _ in range(model.settings.epochs):
+        detector.train_epoch([folder / path for path in good["path"]], optimizer)
+    trained = time.perf_counter()
+    scores = detector.score([folder / path for path in test["path"]])
+    return _result(began, trained, test, scores)
+
+
+def run_ours(
+    model: AttentDifferNet, folder: Path, good: pd.DataFrame, test: pd.DataFrame
+) -> dict[str, float]:
+    """The same by the library."""
+    size = model.settings.image_size
+    began = time.perf_counter()
+    images, _ = load_images(folder, good["path"].tolist(), size)
+    for _ in model.train_epochs(images):
+        pass
+    trained = time.perf_counter()
+    images, _ = load_images(folder, test["path"].tolist(), size)
+    scores = model.score_embeddings(model.embed(images, model.test_angles(len(images))))
+    return _result(began, trained, test, scores)
+
+
+def _result(
+    began: float, trained: float, test: pd.DataFrame, scores: torch.Tensor
+) -> dict[str, float]:
+    ended = time.perf_counter()
+    return {
+        "train_seconds": trained - began,
+        "score_seconds": ended - trained,
+        "auroc": roc(test["label"], scores.numpy())["auroc"],
+    }
+
+
+def _by_folder(folder: Path, samples: pd.DataFrame) -> Mapping[str, list[Path]]:
+    kinds = samples["split"] + "/" + samples["defect"]
+    return {
+        str(kind): [folder / path for path in rows["path"]] for kind, rows in samples.groupby(kinds)
+    }
+
+
+def at_even_steps(rows: pd.DataFrame, count: int) -> pd.DataFrame:
+    """So many rows, from the first to the last; all for 0."""
+    count = min(count or len(rows), len(rows))
+    return rows.iloc[np.linspace(0, len(rows) - 1, count).round().astype(int)]
+
+
+def _told(row: Mapping[str, Any]) -> str:
+    return (
+        f"{row['train_views_per_s']:.1f} training views/s, {row['test_images_per_s']:.3f} test "
+        f"images/s, AUROC {100 * row['auroc']:.2f}, {row['peak_gb']:.1f} GB"
+    )
+
+
+def _reset_peak(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    elif _HIGH_WATER[1].exists():
+        _HIGH_WATER[1].write_text("5")
+
+
+def _peak(device: torch.device) -> float:
+    """Bytes: of the GPU, or resident in memory since the last reset (NaN where Linux is not)."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    if not _HIGH_WATER[0].exists():
+        return float("nan")
+    (line,) = [line for line in _HIGH_WATER[0].read_text().splitlines() if "VmHWM" in line]
+    return 1024 * float(line.split()[1])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

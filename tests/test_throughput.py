@@ -1,0 +1,102 @@
+"""The benchmark times two ways to the same numbers, and says so in its last line."""
+
+import re
+
+import growth
+import pandas as pd
+import pytest
+import throughput
+import torch
+import torchvision.transforms.functional as F
+from published import ManyViews, PublishedDetector
+from torchvision.datasets.folder import default_loader
+
+from adnlib import AttentDifferNet
+from adnlib.demo import make_demo
+from adnlib.images import read_image
+from adnlib.views import rotate
+
+TINY = {"weights": "random", "image_size": 64, "scales": 1, "flow_blocks": 2, "flow_width": 16}
+
+
+@pytest.fixture(scope="module")
+def category(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("demo")
+    make_demo(folder, size=80, train=3, good=1, anomalous=2)
+    return folder / "demo_parts" / "bracket"
+
+
+def test_the_published_way_gives_the_librarys_numbers(category):
+    """The same view through PIL and torchvision, and through ours: one latent vector, one loss."""
+    path = category / "test" / "good" / "000.png"
+    model = AttentDifferNet(**TINY)
+    turned = F.rotate(F.resize(default_loader(path), [64, 64]), 33.0)
+    view = F.normalize(F.to_tensor(turned), (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    ours = rotate(read_image(path, 64)[None], torch.tensor([33.0], dtype=torch.float64))
+    expected = model.flow(model.embedding(ours))
+    found = PublishedDetector(model)(view[None])
+    for of_ours, of_theirs in zip(expected, found, strict=True):
+        torch.testing.assert_close(of_theirs, of_ours, rtol=1e-4, atol=1e-5)
+
+
+def test_an_epoch_trains_the_flow_alone(category):
+    model = AttentDifferNet(**TINY)
+    detector = PublishedDetector(model)
+    before = {name: weight.clone() for name, weight in detector.state_dict().items()}
+    paths = sorted((category / "train" / "good").iterdir())
+    detector.train_epoch(paths, detector.optimizer())
+    changed = {name for name, now in detector.state_dict().items() if not now.equal(before[name])}
+    assert changed
+    assert all(name.startswith("flow") for name in changed)
+    assert all(weight.grad is not None for weight in detector.features.parameters())
+    torch.testing.assert_close(
+        model.flow.state_dict(), {n[5:]: w for n, w in before.items() if n.startswith("flow.")}
+    )
+
+
+def test_every_look_turns_an_image_anew(category):
+    data = ManyViews(sorted((category / "train" / "good").iterdir()), 64, views=3)
+    assert data[0].shape == (3, 3, 64, 64)
+    assert not torch.equal(data[0][0], data[0][1])
+    assert not torch.equal(data[0], data[0])
+
+
+def test_what_it_prints_and_writes(category, tmp_path, capsys):
+    small = ["--image-size", "256", "--views", "2", "--flow-width", "16", "--weights", "random"]
+    out = tmp_path / "new" / "throughput.csv"
+    options = ["--data", str(category), "--device", "cpu", "--test-images", "1", *small]
+    assert throughput.main([*options, "--train-images", "2", "--out", str(out)]) == 0
+    last = capsys.readouterr().out.splitlines()[-1]
+    ratios = re.fullmatch(r"score_ratio=(\S+) train_ratio=(\S+) images_per_s=(\S+)", last)
+    assert all(float(number) > 0 for number in ratios.groups())
+    table = pd.read_csv(out).set_index("implementation")
+    assert table.index.tolist() == ["published", "adnlib"]
+    assert table["auroc"].between(0, 1).all()
+    rate = table.loc["adnlib", "test_images_per_s"] / table.loc["published", "test_images_per_s"]
+    assert float(ratios[1]) == pytest.approx(rate, abs=0.02)
+
+
+def test_wrong_input_is_one_sentence(category, tmp_path, capsys):
+    assert throughput.main(["--data", str(tmp_path / "nowhere")]) == 2
+    assert "does not exist" in capsys.readouterr().err
+    options = ["--data", str(category), "--weights", "random", "--views", "1", "--epochs", "1"]
+    small = ["--train-images", "1", "--test-images", "1", "--image-size", "256", "--device", "cpu"]
+    out = ["--out", str(tmp_path / "out.csv"), "--flow-width", "16"]
+    assert throughput.main([*options, *small, *out, "--published", str(tmp_path)]) == 2
+    error = capsys.readouterr().err
+    assert error.splitlines()[-1].startswith("error: ")
+    assert "is no checkout of DifferNet: it has no train.py" in error
+
+
+def test_growth_changes_one_thing_at_a_time(category, tmp_path, capsys):
+    small = ["--flow-width", "16", "--weights", "random", "--device", "cpu"]
+    asked = ["--images", "2", "3", "--views", "1", "2", "--sizes", "256", "288"]
+    out = ["--out", str(tmp_path / "new" / "growth")]
+    assert growth.main(["--data", str(category), *small, *asked, *out]) == 0
+    assert (tmp_path / "new" / "growth.png").stat().st_size > 5000
+    table = pd.read_csv(tmp_path / "new" / "growth.csv")
+    assert table["changed"].tolist() == ["images"] * 2 + ["views"] * 2 + ["size"] * 2
+    assert table["images"].tolist() == [2, 3, 3, 3, 3, 3]
+    assert (table[["train_seconds", "score_seconds"]] > 0).all(axis=None)
+    assert growth.main(["--data", str(tmp_path / "nowhere"), *small, *asked, *out]) == 2
+    assert "does not exist" in capsys.readouterr().err
