@@ -27,6 +27,7 @@ from adnlib.map_kinds import BEFORE, LAST, METHODS, TARGETS, USUAL, Saliency
 from adnlib.model import AttentDifferNet
 from adnlib.views import rotate
 
+_TOGETHER = 16  # views: the flow's weights are read once for all of them
 _SIGMA = 3.0  # px, of the gradient maps in DifferNet's published code
 
 
@@ -66,11 +67,13 @@ def saliency(
         raise InputError(f"scale is {scale}: give a number from 0 to {model.settings.scales - 1}.")
     scales = range(model.settings.scales) if scale is None else [scale]
     angles = model.test_angles(len(images))[:, :views]
+    group = max(_TOGETHER // angles.shape[1], 1)
     maps = []
     with _DetectorOfViews(model, kind.target, scales) as detector, _mapping(detector, kind) as map_:
-        for image, turns in zip(images.to(model.device), angles, strict=True):
-            maps.append(map_(rotate(image.expand(len(turns), -1, -1, -1), turns), turns))
-    return torch.stack(maps).cpu()
+        for some, turns in zip(images.split(group), angles.split(group), strict=True):
+            repeated = some.to(model.device).repeat_interleave(turns.shape[1], dim=0)
+            maps.append(map_(rotate(repeated, turns.flatten()), turns).cpu())
+    return torch.cat(maps)
 
 
 def upsample(maps: torch.Tensor, size: int) -> torch.Tensor:
@@ -144,7 +147,7 @@ class _DetectorOfViews(nn.Module):
 
 
 _Map = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
-"""(h, w) from an image's views and their angles."""
+"""(N, h, w) of N images from their views (N V, 3, S, S) and angles (N, V)."""
 
 
 @contextmanager
@@ -190,13 +193,13 @@ class _InItsUnit(BaseCAM):
 
 
 def _activation_map(cam: Any, views: torch.Tensor, angles: torch.Tensor) -> torch.Tensor:
-    """The mean of the views' maps, each turned back.
+    """The mean of an image's views' maps, each turned back.
 
     A place that a view does not see has added nothing to that view's score: it counts as 0 there.
     Over the views that see it, a corner would glow with the edge of the few that do.
     """
     maps = cam(views, targets=[lambda target: target] * len(views))
-    return _turn(maps, -angles).mean(0)
+    return _turn(maps, -angles.flatten()).unflatten(0, angles.shape).mean(1)
 
 
 def _gradient_map(
@@ -204,10 +207,10 @@ def _gradient_map(
 ) -> torch.Tensor:
     pixels = detector.normalized(views)
     (gradients,) = torch.autograd.grad(detector.of_pixels(pixels).sum(), pixels)
-    turned_back = _turn(gradients.flatten(0, 1), -angles.repeat_interleave(3))
+    turned_back = _turn(gradients.flatten(0, 1), -angles.flatten().repeat_interleave(3))
     radius = round(4 * _SIGMA)
     smooth = gaussian_blur(turned_back[None], [2 * radius + 1] * 2, [_SIGMA] * 2)[0]
-    return smooth.abs().mean(0).square()
+    return smooth.abs().unflatten(0, (len(angles), -1)).mean(1).square()
 
 
 def _turn(maps: torch.Tensor, angles: torch.Tensor) -> torch.Tensor:

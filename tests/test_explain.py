@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from scipy import ndimage
 
-from adnlib import AttentDifferNet
+from adnlib import AttentDifferNet, explain
 from adnlib.coupling import Coupled
 from adnlib.demo import draw_sample
 from adnlib.errors import InputError
@@ -143,6 +143,16 @@ def test_maps_of_scores_decades_apart_are_finite(plain, images, monkeypatch, met
     maps = saliency(plain, images, 1, Saliency(method))
     assert maps.isfinite().all()
     assert maps.max() > 0
+
+
+@pytest.mark.parametrize("method", ["gradcam", "gradient"])
+def test_a_map_does_not_depend_on_the_images_beside_it(plain, images, monkeypatch, method):
+    many = torch.cat([images, images.flip(3), images.flip(2)])
+    together = saliency(plain, many, 4, Saliency(method))
+    monkeypatch.setattr(explain, "_TOGETHER", 1)
+    alone = saliency(plain, many, 4, Saliency(method))
+    assert together.shape == alone.shape == (9, *alone.shape[1:])
+    torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-5 * alone.max().item())
 
 
 def test_attention_stands_between_the_last_layer_and_the_one_before(attentive, plain, images):
