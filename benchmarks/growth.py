@@ -15,10 +15,9 @@ from pathlib import Path
 
 import pandas as pd
 import seaborn as sns
-from throughput import at_even_steps, run_ours
+from throughput import at_even_steps, new_parser, run_ours, tabulated
 
 from adnlib import AttentDifferNet, datasets
-from adnlib.errors import InputError
 
 _CHANGED = {"images": "good images, and test images", "views": "views", "size": "size, px"}
 
@@ -26,13 +25,9 @@ _CHANGED = {"images": "good images, and test images", "views": "views", "size": 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure as the command line says; 0, or 2 where something in it cannot be used."""
     asked = _parser().parse_args(arguments)
-    try:
-        table = _measured(asked)
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
+    table = tabulated(_measured, asked, asked.out.with_suffix(".csv"))
+    if table is None:
         return 2
-    asked.out.parent.mkdir(parents=True, exist_ok=True)
-    table.to_csv(asked.out.with_suffix(".csv"), index=False, float_format="%.4f")
     long = table.melt(["changed", "value"], ["train_seconds", "score_seconds"], "part", "seconds")
     grid = sns.relplot(
         long.replace(_CHANGED),
@@ -52,14 +47,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", type=Path, required=True, help="a category in MVTec AD's layout")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
+    parser = new_parser(__doc__.splitlines()[0])
     parser.add_argument("--images", type=int, nargs="+", default=[8, 16, 32])
     parser.add_argument("--views", type=int, nargs="+", default=[2, 4, 8], help="train and test")
     parser.add_argument("--sizes", type=int, nargs="+", default=[256, 352, 448])
-    parser.add_argument("--flow-width", type=int, default=2048)
-    parser.add_argument("--weights", default="imagenet")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/out/growth"))
     return parser
 

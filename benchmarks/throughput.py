@@ -34,13 +34,9 @@ _HIGH_WATER = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure as the command line says; 0, or 2 where something in it cannot be used."""
     asked = _parser().parse_args(arguments)
-    try:
-        table = _measured(asked)
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
+    table = tabulated(_measured, asked, asked.out)
+    if table is None:
         return 2
-    asked.out.parent.mkdir(parents=True, exist_ok=True)
-    table.to_csv(asked.out, index=False, float_format="%.4f")
     means = table.groupby("implementation").mean(numeric_only=True)
     print(means.drop(columns="seed").round(2).to_string())
     ours, published = means.loc["adnlib"], means.loc["published"]
@@ -52,16 +48,36 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+def tabulated(
+    measure: Callable[[argparse.Namespace], pd.DataFrame], asked: argparse.Namespace, out: Path
+) -> pd.DataFrame | None:
+    """What is measured, written as a CSV, too; None, and a sentence, where it cannot be."""
+    try:
+        table = measure(asked)
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return None
+    out.parent.mkdir(parents=True, exist_ok=True)
+    table.to_csv(out, index=False, float_format="%.4f")
+    return table
+
+
+def new_parser(description: str) -> argparse.ArgumentParser:
+    """With the options of all benchmarks."""
+    parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--data", type=Path, required=True, help="a category in MVTec AD's layout")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
+    parser.add_argument("--flow-width", type=int, default=2048)
+    parser.add_argument("--weights", default="imagenet")
+    return parser
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = new_parser(__doc__.splitlines()[0])
     parser.add_argument("--epochs", type=int, default=1, help="of training (default: 1)")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--image-size", type=int, default=448, help="px (default: 448)")
     parser.add_argument("--views", type=int, default=64, help="of a test image (default: 64)")
-    parser.add_argument("--flow-width", type=int, default=2048)
-    parser.add_argument("--weights", default="imagenet")
     parser.add_argument("--train-images", type=int, default=0, help="0 for all")
     parser.add_argument("--test-images", type=int, default=0, help="of each label; 0 for all")
     parser.add_argument("--published", type=Path, help="a checkout of DifferNet, timed as well")
