@@ -7,7 +7,6 @@ was. Model and images are loaded once a score is not kept yet. Nothing here comp
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 import warnings
 from collections.abc import Callable
@@ -22,7 +21,7 @@ from adnlib.evaluation import Array
 from adnlib.folders import write_json, writing
 from adnlib.images import read_image
 from adnlib.model import AttentDifferNet
-from adnlib.model_files import JSON_NAME
+from adnlib.model_files import identity
 from adnlib.model_settings import find_device
 from adnlib.records import Run
 from adnlib.runs import HOLDOUT
@@ -59,7 +58,7 @@ class Exposure:
         self._held_paths = pd.read_csv(held)["path"].tolist() if held.is_file() else []
         self._made_with = {
             "rules": RULES,
-            "model": hashlib.sha256((run.folder / JSON_NAME).read_bytes()).hexdigest(),
+            "model": identity(run.folder),
             "device": self._device.type,
             "views": self.views,
             "images": self._paths,

@@ -120,6 +120,15 @@ def read(folder: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
     return description, tensors
 
 
+def identity(folder: Path) -> str:
+    """Which model lies in a folder: the SHA-256 of its description, which has the tensors'.
+
+    Raises:
+        OSError: there is none.
+    """
+    return _sha256(folder / JSON_NAME)
+
+
 def check_flow(folder: Path, settings: FlowSettings, tensors: dict[str, torch.Tensor]) -> None:
     """Refuse settings whose flow is not the file's, before they take memory."""
     permuted = tensors.get("flow.module_list.0.perm")

@@ -7,7 +7,6 @@ needed.
 
 from __future__ import annotations
 
-import hashlib
 import zipfile
 from pathlib import Path
 
@@ -20,7 +19,7 @@ from adnlib.folders import writing
 from adnlib.images import read_image
 from adnlib.map_kinds import USUAL, Saliency
 from adnlib.model import AttentDifferNet
-from adnlib.model_files import JSON_NAME
+from adnlib.model_files import JSON_NAME, identity
 from adnlib.records import Run
 from adnlib.runs import MAPS
 
@@ -57,7 +56,7 @@ def _name(kind: Saliency) -> str:
 
 
 def _kept_or_made(run: Run, kind: Saliency, path: Path, images: list[str]) -> np.ndarray:
-    digest = hashlib.sha256((run.folder / JSON_NAME).read_bytes()).hexdigest()
+    digest = identity(run.folder)
     try:
         with np.load(path, allow_pickle=False) as kept:
             if str(kept["model"]) == digest:
