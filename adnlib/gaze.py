@@ -23,7 +23,7 @@ from adnlib.localization import SIZE, Maps, centre_prior, random_maps
 from adnlib.map_kinds import USUAL, Saliency
 from adnlib.records import Run, read_runs, readable
 from adnlib.report import alert, circumstances, dataset_title, with_spread
-from adnlib.run_maps import has_maps, scores_and_maps
+from adnlib.run_maps import scores_and_maps, with_maps
 from adnlib.scenes import MEASURES, Look, Scene
 from adnlib.significance import interval, seeds_drawn_again
 from adnlib.study import PLAIN
@@ -58,7 +58,7 @@ def write_looking(
     Raises:
         InputError: there is no finished run, or images are gone.
     """
-    found = [run for run in read_runs(results, dataset) if has_maps(run, kind)]
+    found = with_maps(read_runs(results, dataset), kind)
     looks: _Looks = {}
     shares = {}
     for category in sorted({run.category for run in found}):

@@ -192,21 +192,41 @@ def check_settings(found: list[Run]) -> None:
     compared with; separate columns for them would leave a mean row without common categories. So
     one results folder holds one set of settings per data set, and another belongs in a folder of
     its own. Data sets may differ from each other. Within a category all runs must also have seen
-    the same numbers of images.
+    the same numbers of images. The number of views that maps are means of changes no score, and is
+    for `run_maps.with_maps` to compare.
 
     Raises:
         InputError: naming data set, setting, its values, and a run folder for each value.
     """
     for dataset in sorted({run.dataset for run in found}):
         group = [run for run in found if run.dataset == dataset]
-        names = {name for run in group for name in run.settings} - MAY_DIFFER - {"weights"}
+        apart = MAY_DIFFER | {"weights", "map_views"}
+        names = {name for run in group for name in run.settings} - apart
         for name in sorted(names):
             unset = _DEFAULTS.get(name, "unset")  # the run is older than the setting
-            _same(dataset, name, {r.folder: str(r.settings.get(name, unset)) for r in group})
-        _same(dataset, "weights", {r.folder: r.weights for r in group})
+            check_same(dataset, name, {r.folder: str(r.settings.get(name, unset)) for r in group})
+        check_same(dataset, "weights", {r.folder: r.weights for r in group})
         for category in sorted({run.category for run in group}):
             seen = {r.folder: r.images_seen for r in group if r.category == category}
-            _same(f"{dataset}/{category}", "their images", seen)
+            check_same(f"{dataset}/{category}", "their images", seen)
+
+
+def check_same(what: str, name: str, values: dict[Path, str]) -> None:
+    """Refuse runs of something that differ in the value of a setting, given by run folder.
+
+    Raises:
+        InputError: naming the values, and a run folder for each.
+    """
+    counts = Counter(values.values())
+    if len(counts) > 1:
+        shown = "; ".join(
+            f"{value} in {count} run(s) such as {next(f for f, v in values.items() if v == value)}"
+            for value, count in counts.most_common()
+        )
+        raise InputError(
+            f"The runs of {what} differ in {name}: {shown}. Keep one setting per results folder: "
+            "move or remake the others."
+        )
 
 
 def readable(found: Iterable[Run], read: Callable[[Run], _T]) -> list[tuple[Run, _T]]:
@@ -271,19 +291,6 @@ def _read_scores(path: Path) -> pd.DataFrame:
         keep_default_na=False,  # a defect may be called "NA"
         dtype={"path": str, "label": int, "defect": str, "mask": str},
     )
-
-
-def _same(what: str, name: str, values: dict[Path, str]) -> None:
-    counts = Counter(values.values())
-    if len(counts) > 1:
-        shown = "; ".join(
-            f"{value} in {count} run(s) such as {next(f for f, v in values.items() if v == value)}"
-            for value, count in counts.most_common()
-        )
-        raise InputError(
-            f"The runs of {what} differ in {name}: {shown}. Keep one setting per results folder: "
-            "move or remake the others."
-        )
 
 
 def _warn(left_out: list[str], most: int = 20) -> None:

@@ -8,6 +8,7 @@ needed.
 from __future__ import annotations
 
 import zipfile
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -20,15 +21,24 @@ from adnlib.images import read_image
 from adnlib.map_kinds import USUAL, Saliency
 from adnlib.model import AttentDifferNet
 from adnlib.model_files import JSON_NAME, identity
-from adnlib.records import Run
+from adnlib.records import Run, check_same
 from adnlib.runs import MAPS
 
 _VIEWS = 4  # where the run asked for no maps of its own
 
 
-def has_maps(run: Run, kind: Saliency = USUAL) -> bool:
-    """Whether a run has maps of a kind, or a model that can make them."""
-    return any((run.folder / name).is_file() for name in (_name(kind), JSON_NAME))
+def with_maps(found: Iterable[Run], kind: Saliency = USUAL) -> list[Run]:
+    """The runs that have maps of a kind, or a model that can make them.
+
+    Raises:
+        InputError: their maps are means over different numbers of views.
+    """
+    names = (_name(kind), JSON_NAME)
+    kept = [run for run in found if any((run.folder / name).is_file() for name in names)]
+    for dataset in {run.dataset for run in kept}:
+        views = {run.folder: str(_views(run)) for run in kept if run.dataset == dataset}
+        check_same(dataset, "map_views", views)
+    return kept
 
 
 def scores_and_maps(run: Run, kind: Saliency = USUAL) -> tuple[pd.DataFrame, np.ndarray]:
@@ -51,6 +61,10 @@ def scores_and_maps(run: Run, kind: Saliency = USUAL) -> tuple[pd.DataFrame, np.
     return scores, maps
 
 
+def _views(run: Run) -> int:
+    return run.settings["map_views"] or _VIEWS
+
+
 def _name(kind: Saliency) -> str:
     return MAPS if kind == USUAL else f"maps_{kind.name}.npz"
 
@@ -66,7 +80,7 @@ def _kept_or_made(run: Run, kind: Saliency, path: Path, images: list[str]) -> np
     model = AttentDifferNet.load(run.folder)
     folder, size = run.image_folder(images), model.settings.image_size
     pixels = torch.stack([read_image(folder / image, size) for image in images])
-    maps = saliency(model, pixels, run.settings["map_views"] or _VIEWS, kind).numpy()
+    maps = saliency(model, pixels, _views(run), kind).numpy()
     with writing(run.folder):
         np.savez_compressed(path, maps=maps, model=digest)
     return maps

@@ -17,7 +17,7 @@ from adnlib.errors import InputError
 from adnlib.evaluation import percentiles
 from adnlib.map_kinds import USUAL, Saliency
 from adnlib.records import Run, readable
-from adnlib.run_maps import has_maps, scores_and_maps
+from adnlib.run_maps import scores_and_maps, with_maps
 from adnlib.settings import check_names
 from adnlib.variants import variant_order, variant_title
 
@@ -61,11 +61,13 @@ def choose(
         kind: of the maps.
 
     Raises:
-        InputError: when the images are no longer where the runs read them, or are none of theirs.
+        InputError: when the images are no longer where the runs read them, or are none of theirs,
+            or when maps are means over different numbers of views.
     """
     chosen = []
+    mapped = with_maps(found, kind)
     for category in sorted({run.category for run in found} if named is None else named):
-        runs = [run for run in found if run.category == category and has_maps(run, kind)]
+        runs = [run for run in mapped if run.category == category]
         paths = None if named is None else named[category]
         chosen.append(_of_category(runs, anomalous, paths, kind))
     return [category for category in chosen if category]

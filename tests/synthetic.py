@@ -18,6 +18,7 @@ SETTINGS: dict[str, Any] = {
     "epochs": 16,
     "image_size": 128,
     "test_views": 8,
+    "map_views": 4,
     "weights": "imagenet",
     "attention_training": "joint",
     "holdout": 0.1,

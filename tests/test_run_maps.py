@@ -10,8 +10,8 @@ from adnlib.errors import InputError
 from adnlib.explain import saliency
 from adnlib.images import read_image
 from adnlib.map_kinds import USUAL, Saliency
-from adnlib.records import read_run
-from adnlib.run_maps import has_maps, scores_and_maps
+from adnlib.records import read_run, read_runs
+from adnlib.run_maps import scores_and_maps, with_maps
 
 TINY = {"weights": "random", "image_size": 128, "scales": 2, "flow_blocks": 2, "flow_width": 16}
 ENERGY = Saliency("layercam", "energy", "before")
@@ -55,7 +55,7 @@ def test_they_are_made_anew_for_another_model_and_where_they_are_damaged(run):
 
 def test_a_run_that_kept_no_maps_has_them_made_by_its_model(run):
     (run.folder / "maps.npz").unlink()
-    assert has_maps(run)
+    assert with_maps([run])
     scores, maps = scores_and_maps(run)
     assert maps.shape == (len(scores), 7, 7)
     assert np.array_equal(run.maps(), maps)
@@ -63,8 +63,8 @@ def test_a_run_that_kept_no_maps_has_them_made_by_its_model(run):
 
 def test_without_model_and_maps_there_is_nothing(run):
     (run.folder / "model.json").unlink()
-    assert has_maps(run, USUAL)
-    assert not has_maps(run, ENERGY)
+    assert with_maps([run], USUAL)
+    assert not with_maps([run], ENERGY)
     with pytest.raises(OSError, match=r"model\.json"):
         scores_and_maps(run, ENERGY)
 
@@ -84,3 +84,12 @@ def test_a_figure_of_another_kind_has_it_in_name_and_legend(run, tmp_path, monke
     assert [path.name for path in written] == [f"{name}.png", f"{name}.pdf", f"{name}_images.csv"]
     texts = " ".join(" ".join(text.get_text().split()) for text in drawn[0].texts)
     assert "LayerCAM of the embedding's energy, before attention at the last epoch" in texts
+
+
+def test_maps_of_other_numbers_of_views_do_not_stand_side_by_side(tmp_path):
+    for seed, views in enumerate((4, 4, 0)):
+        make_run(tmp_path, seed=seed, map_views=views, maps=views > 0)
+    assert len(with_maps(read_runs(tmp_path))) == 2
+    make_run(tmp_path, seed=3, map_views=2, maps=True)
+    with pytest.raises(InputError, match=r"mvtec_ad differ in map_views: 4 in 2 run.*2 in 1 run"):
+        with_maps(read_runs(tmp_path))
