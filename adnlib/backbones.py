@@ -16,6 +16,7 @@ from adnlib import networks
 from adnlib.attention import ATTENTION, create_attention
 from adnlib.coupling import Coupled, couple
 from adnlib.errors import InputError
+from adnlib.precision import PRECISIONS, computing
 from adnlib.settings import check_choice, check_positive
 from adnlib.views import rotate
 
@@ -60,10 +61,14 @@ class EmbeddingSettings:
     """The network sees the image at image_size, image_size / 2, image_size / 4, ... px."""
     weights: str = "imagenet"
     """"imagenet", a weights file, or "random" (seeded; a control, never the paper's)."""
+    precision: str = "fp32"
+    """Of the backbone's convolutions, in training and scoring: "fp32", "tf32" (NVIDIA GPUs), "fp16"
+    or "bf16". What the fast ones cost in AUROC: benchmarks/README.md."""
 
     def __post_init__(self) -> None:
         check_choice(self, "attention", ATTENTION)
         check_choice(self, "backbone", networks.NETWORKS)
+        check_choice(self, "precision", PRECISIONS)
         check_positive(self, "scales", "attention_reduction", "attention_kernel", "attention_gate")
         smallest = networks.layout(self.backbone).smallest * 2 ** (self.scales - 1)
         if self.image_size < smallest:
@@ -147,7 +152,10 @@ class MultiScaleEmbedding(nn.Module):
     def forward(self, views: torch.Tensor) -> torch.Tensor:
         """Embed uint8 views (N, 3, S, S) as float32 (N, features)."""
         scaled = self.scaled(self.normalized(views))
-        return torch.cat([self.network(pixels).mean((2, 3)) for pixels in scaled], 1)
+        with computing(self.settings.precision, views.device):
+            return torch.cat(
+                [self.network(pixels).mean((2, 3), dtype=torch.float32) for pixels in scaled], 1
+            )
 
     def embed(self, images: torch.Tensor, angles: torch.Tensor) -> torch.Tensor:
         """Embed every image at its angles.

@@ -80,6 +80,11 @@ def export_model(model: AttentDifferNet, path: str | Path, images: torch.Tensor)
     check_export(path)
     if model.device.type != "cpu":
         raise InputError("a model on a GPU cannot be exported: load it with device='cpu'.")
+    if model.settings.precision != "fp32":
+        raise InputError(
+            f"an exported file computes in fp32, and the model in {model.settings.precision}: "
+            "their scores do not compare; fit it again with precision=fp32."
+        )
     write, read = (
         (_write_onnx, _read_onnx) if path.suffix == onnx_files.SUFFIX else (_write_pt2, _read_pt2)
     )

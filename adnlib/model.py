@@ -19,6 +19,7 @@ from adnlib.errors import InputError
 from adnlib.flow import anomaly_score, build_flow, negative_log_likelihood
 from adnlib.inputs import Images, OneImage, read_images
 from adnlib.model_settings import ModelSettings, find_device, stored_settings
+from adnlib.precision import check_precision
 from adnlib.settings import check_names
 from adnlib.threshold import (
     Threshold,
@@ -104,6 +105,7 @@ class AttentDifferNet(nn.Module):
         check_names(settings, [field.name for field in dataclasses.fields(ModelSettings)])
         self.settings = ModelSettings(**settings)
         self.device = find_device(self.settings.device)
+        check_precision(self.settings.precision, self.device)
         self.embedding = MultiScaleEmbedding(self.settings, self.settings.seed)
         self.flow = build_flow(self.embedding.features, self.settings, self.settings.seed)
         self.threshold: Threshold | None = None

@@ -10,9 +10,11 @@ from typing import Any
 
 import torch
 
+from adnlib.attention import ATTENTION
 from adnlib.backbones import EmbeddingSettings
 from adnlib.errors import InputError
 from adnlib.flow import FlowSettings
+from adnlib.precision import check_precision
 from adnlib.settings import check_choice, check_names, check_positive, check_types
 from adnlib.training import TrainingSettings
 
@@ -41,6 +43,14 @@ class ModelSettings(EmbeddingSettings, FlowSettings, TrainingSettings):
         TrainingSettings.__post_init__(self)
         check_positive(self, "test_views")
         check_choice(self, "test_angles", TEST_ANGLES)
+        learns = ATTENTION[self.attention].learns and self.attention_training == "joint"
+        if self.view_bank and learns:
+            raise InputError(
+                "view_bank keeps embeddings, which attention that is trained changes: set it to 0, "
+                "or attention_training to 'frozen'."
+            )
+        if self.device == "cpu":  # known before anything is built
+            check_precision(self.precision, torch.device("cpu"))
         if not 0 <= self.seed < _SEEDS:
             raise InputError(f"seed is {self.seed}: give a whole number from 0 to 2^32 - 1.")
 
@@ -80,11 +90,9 @@ def find_device(name: str) -> torch.device:
         device = torch.device(name)
     except RuntimeError:
         raise InputError(f"device is {name!r}: choose auto, cpu, cuda or cuda:<index>.") from None
-    if device.type == "cuda":
-        if (device.index or 0) >= torch.cuda.device_count():
-            raise InputError(
-                f"device is {name!r}, but torch sees {torch.cuda.device_count()} CUDA devices: "
-                "choose cpu, or install a CUDA build of torch and its driver."
-            )
-        torch.backends.cudnn.allow_tf32 = False  # the flow reads variances that TF32 blurs
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise InputError(
+            f"device is {name!r}, but torch sees {torch.cuda.device_count()} CUDA devices: "
+            "choose cpu, or install a CUDA build of torch and its driver."
+        )
     return device

@@ -32,7 +32,8 @@ MAY_DIFFER = frozenset(
     | {"data_root", "results", "device", "save_model", "on_bad_image"}
 )
 _DEFAULTS = {field.name: field.default for field in dataclasses.fields(runs.Settings)}
-_EMBEDDING = {"backbone"} | {name for name in _DEFAULTS if name.startswith("attention_")}
+_METHOD = {"backbone", "precision", "view_bank"}
+_METHOD |= {name for name in _DEFAULTS if name.startswith("attention_")}
 _DAMAGE = (OSError, ValueError, KeyError, TypeError)
 _T = TypeVar("_T")
 
@@ -69,11 +70,11 @@ class Run:
 
     @property
     def departures(self) -> dict[str, Any]:
-        """The settings of backbone and attention that are not the paper's, nor taken for it."""
+        """Settings of backbone, attention, and views that are not the paper's, nor taken for it."""
         return {
             name: value
             for name, value in self.settings.items()
-            if name in _EMBEDDING - MAY_DIFFER and value != _DEFAULTS[name]
+            if name in _METHOD - MAY_DIFFER and value != _DEFAULTS[name]
         }
 
     def __repr__(self) -> str:

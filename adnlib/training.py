@@ -17,9 +17,10 @@ from torch import nn
 from adnlib.backbones import MultiScaleEmbedding
 from adnlib.errors import InputError
 from adnlib.flow import negative_log_likelihood
-from adnlib.gates import GateMonitor, Gates
+from adnlib.gates import Gates
+from adnlib.precision import rounding
+from adnlib.sampling import BankedViews, FreshViews, Source
 from adnlib.settings import check_choice, check_positive
-from adnlib.views import draw_angles
 
 TRAININGS = ("joint", "frozen")
 
@@ -34,6 +35,9 @@ class TrainingSettings:
     """Images in a step of the optimizer."""
     train_views: int = 4
     """Random rotations of each image in a batch."""
+    view_bank: int = 0
+    """Rotations of each image whose embeddings are kept, for batches to draw from; 0: batches are
+    rotated anew, as DifferNet's are. A bank is fast, and costs AUROC: benchmarks/README.md."""
     max_angle: float = 180.0
     """Rotations are uniform in +- this, degrees."""
     learning_rate: float = 2e-4
@@ -58,6 +62,11 @@ class TrainingSettings:
         check_positive(self, "epochs", "batch_images", "train_views", "learning_rate")
         check_positive(self, "attention_rate")
         check_choice(self, "attention_training", TRAININGS)
+        if self.view_bank and self.view_bank < self.train_views:
+            raise InputError(
+                f"view_bank is {self.view_bank}: give at least train_views ({self.train_views}), "
+                "or 0 for none."
+            )
         for name in ("adam_beta1", "adam_beta2", "flow_average"):
             if not 0 <= getattr(self, name) < 1:
                 raise InputError(
@@ -149,22 +158,28 @@ def train(
         fused=True,
     )
     average = _Average(flow, settings.flow_average)
+    views = embedding, images, settings.train_views, settings.max_angle, generator
+    bank = settings.view_bank
+    source: Source = BankedViews(*views, bank) if bank else FreshViews(*views)
+    precision = embedding.settings.precision
+    # fp16 has no numbers as small as the gradients of the attention blocks.
+    scaled = embedding.trained and precision == "fp16"
+    scaler = torch.amp.GradScaler(device.type, enabled=scaled)
     for epoch in range(1, settings.epochs + 1):
         embedding.train()
         flow.train()
         losses, embeddings = [], []
-        with GateMonitor(embedding.network) as gates:
+        with source.gates as gates:
             for chosen in torch.randperm(len(images), generator=generator).split(
                 settings.batch_images
             ):
-                angles = draw_angles(
-                    len(chosen), settings.train_views, generator, settings.max_angle
-                )
-                embedded = embedding.embed(images[chosen].to(device), angles).flatten(0, 1)
+                embedded = source.batch(chosen)
                 loss = negative_log_likelihood(*flow(embedded))
                 optimizer.zero_grad()
-                loss.backward()
-                optimizer.step()
+                with rounding(precision, device):
+                    scaler.scale(loss).backward()
+                scaler.step(optimizer)
+                scaler.update()
                 average.update()
                 losses.append(loss.detach() * len(chosen))
                 embeddings.append(embedded.detach())

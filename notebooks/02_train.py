@@ -5,6 +5,8 @@
 #     text_representation:
 #       extension: .py
 #       format_name: percent
+#       format_version: '1.3'
+#       jupytext_version: 1.19.6
 #   kernelspec:
 #     display_name: Python 3 (ipykernel)
 #     language: python
@@ -46,6 +48,7 @@ backbone = "alexnet"  # or "resnet18", "wide_resnet50_2", "efficientnet_b0"
 image_size = 448  # px
 scales = 3
 weights = "imagenet"  # or a file, or "random"
+precision = "fp32"  # of the convolutions; or "tf32", "fp16", "bf16"
 # flow
 flow_blocks = 8
 flow_width = 2048
@@ -57,6 +60,7 @@ seed = 0
 epochs = 192
 batch_images = 24
 train_views = 4
+view_bank = 0  # rotations of an image to keep and draw from; 0: new ones in each batch
 max_angle = 180.0  # degrees
 learning_rate = 2e-4
 adam_beta1 = 0.8

@@ -21,7 +21,7 @@ def write(folder: Path, text: str) -> str:
 
 def test_shipped_grids_are_whole():
     names = sorted(path.stem for path in project_path(GRIDS).glob("*.yaml"))
-    assert names == ["demo", "paper", "smoke", "study"]
+    assert names == ["demo", "paper", "smoke", "study", "study_cpu"]
     for name in names:
         grid = make_grid(Options(profile=name))
         assert grid.attention[:3] == ("none", "se", "cbam")

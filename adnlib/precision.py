@@ -1,0 +1,68 @@
+"""The number format of the backbone's convolutions. All else, the flow above all, is in fp32.
+
+The flow reads variances so small that a format's rounding is a part of them. So training and
+scoring are in one format, which the model's settings record, and the faster ones are judged by
+AUROC (`benchmarks/README.md`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from adnlib.errors import InputError
+
+PRECISIONS: dict[str, torch.dtype | None] = {
+    "fp32": None,
+    "tf32": None,
+    "fp16": torch.float16,
+    "bf16": torch.bfloat16,
+}
+"""By name, what the convolutions' inputs and weights are cast to; sums are in fp32 in each."""
+
+_AMPERE = (8, 0)
+
+
+def check_precision(precision: str, device: torch.device) -> None:
+    """Refuse a precision that a device has not, since it would compute in another without a word.
+
+    Raises:
+        InputError: TF32 is asked for where there is none.
+    """
+    has_tf32 = device.type == "cuda" and torch.cuda.get_device_capability(device) >= _AMPERE
+    if precision == "tf32" and not has_tf32:
+        raise InputError(
+            f"precision is 'tf32', which {device} has not (NVIDIA's GPUs from Ampere on have it): "
+            "train in fp32, and use a model trained in TF32 on such a GPU."
+        )
+
+
+@contextmanager
+def computing(precision: str, device: torch.device) -> Iterator[None]:
+    """Within, the forward pass on that device has its convolutions in that precision.
+
+    By torch's autocast (https://docs.pytorch.org/docs/stable/amp.html), whose backward pass follows
+    by itself, but for TF32: that is to be within `rounding`. float64 is left alone.
+    """
+    dtype = PRECISIONS[precision]
+    with (
+        rounding(precision, device),
+        torch.autocast(device.type, dtype=dtype, enabled=dtype is not None),
+    ):
+        yield
+
+
+@contextmanager
+def rounding(precision: str, device: torch.device) -> Iterator[None]:
+    """Within, float32 convolutions use TF32 if that is the precision, and no other time."""
+    if device.type != "cuda":
+        yield
+        return
+    before = torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.allow_tf32 = precision == "tf32"
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32 = before

@@ -1,0 +1,81 @@
+"""Where a batch's embeddings come from: of views turned anew, or from a bank of kept ones.
+
+Turned anew is DifferNet's procedure: no view is seen twice. A bank embeds a fixed number of views
+of each image once, which makes an epoch cost the flow's share alone; but the flow learns these
+views by heart, and that costs AUROC (`benchmarks/README.md`).
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import torch
+
+from adnlib.backbones import MultiScaleEmbedding
+from adnlib.gates import GateMonitor
+from adnlib.views import draw_angles
+
+
+class Source(Protocol):
+    """Gives batches of embeddings."""
+
+    @property
+    def gates(self) -> GateMonitor:
+        """To be entered for each epoch: of the attention that these embeddings went through."""
+        ...
+
+    def batch(self, chosen: torch.Tensor) -> torch.Tensor:
+        """Embeddings (B * views, features) of the images at these positions (B,)."""
+        ...
+
+
+class FreshViews:
+    """Every batch is of new random views."""
+
+    def __init__(
+        self,
+        embedding: MultiScaleEmbedding,
+        images: torch.Tensor,
+        views: int,
+        max_angle: float,
+        generator: torch.Generator,
+    ) -> None:
+        self._embedding, self._images = embedding, images
+        self._views, self._max_angle, self._generator = views, max_angle, generator
+
+    @property
+    def gates(self) -> GateMonitor:
+        """A new one at each look."""
+        return GateMonitor(self._embedding.network)
+
+    def batch(self, chosen: torch.Tensor) -> torch.Tensor:
+        angles = draw_angles(len(chosen), self._views, self._generator, self._max_angle)
+        device = self._embedding.mean.device
+        return self._embedding.embed(self._images[chosen].to(device), angles).flatten(0, 1)
+
+
+class BankedViews:
+    """Every batch is of some of the views that each image has in the bank, none of them twice."""
+
+    def __init__(
+        self,
+        embedding: MultiScaleEmbedding,
+        images: torch.Tensor,
+        views: int,
+        max_angle: float,
+        generator: torch.Generator,
+        size: int,
+    ) -> None:
+        """Embed `size` random views of each image; the bank lies on the embedding's device."""
+        self._views, self._generator = views, generator
+        self.gates = GateMonitor(embedding.network)
+        fresh = FreshViews(embedding, images, size, max_angle, generator)
+        with torch.no_grad(), self.gates:
+            self._bank = torch.stack(
+                [fresh.batch(one) for one in torch.arange(len(images))[:, None]]
+            )
+
+    def batch(self, chosen: torch.Tensor) -> torch.Tensor:
+        lots = torch.rand(len(chosen), self._bank.shape[1], generator=self._generator)
+        drawn = lots.argsort(1)[:, : self._views]
+        return self._bank[chosen[:, None], drawn].flatten(0, 1)

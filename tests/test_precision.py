@@ -1,0 +1,131 @@
+"""Number formats of the convolutions: how far they are from fp32, and that they stay together."""
+
+import pytest
+import torch
+
+from adnlib import AttentDifferNet
+from adnlib.backbones import EmbeddingSettings, MultiScaleEmbedding
+from adnlib.errors import InputError
+from adnlib.export import export_model
+from adnlib.flow import FlowSettings, build_flow
+from adnlib.model_settings import ModelSettings
+from adnlib.precision import PRECISIONS, check_precision, computing, rounding
+from adnlib.training import TrainingSettings, train
+
+TINY = {"weights": "random", "image_size": 64, "scales": 1, "flow_blocks": 2, "flow_width": 16}
+TINY |= {"epochs": 1, "test_views": 3}
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def images():
+    generator = torch.Generator().manual_seed(0)
+    return torch.randint(0, 256, (6, 3, 64, 64), dtype=torch.uint8, generator=generator)
+
+
+def embedding(precision, attention="none", size=64):
+    settings = EmbeddingSettings(
+        attention, weights="random", image_size=size, scales=1, precision=precision
+    )
+    return MultiScaleEmbedding(settings, seed=0)
+
+
+def test_embeddings_are_as_far_from_fp32_as_the_format_is(images):
+    """A bf16 has 8 bits, an fp16 11; five layers of sums round a few times their last one."""
+    exact = embedding("fp32")(images)
+    errors = {
+        precision: ((embedding(precision)(images) - exact).norm() / exact.norm()).item()
+        for precision in ("bf16", "fp16")
+    }
+    assert 2**-11 < errors["bf16"] < 2**-6
+    assert 2**-14 < errors["fp16"] < 2**-9
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+@pytest.mark.parametrize("attention", ["none", "se", "cbam"])
+def test_the_pool_sums_in_fp32(images, precision, attention):
+    half = embedding(precision, attention)
+    with torch.no_grad(), computing(precision, CPU):
+        maps = half.network(half.normalized(images))
+    embedded = half(images)
+    assert maps.dtype == PRECISIONS[precision]
+    assert embedded.dtype == torch.float32
+    torch.testing.assert_close(embedded, maps.float().mean((2, 3)), rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_a_model_is_trained_saved_and_scores_in_its_precision(images, precision, tmp_path):
+    model = AttentDifferNet(attention="se", precision=precision, **TINY).fit(images)
+    model.save(tmp_path)
+    again = AttentDifferNet.load(tmp_path)
+    assert again.settings.precision == precision
+    assert torch.equal(again.score(images), model.score(images))
+    exact = AttentDifferNet(attention="se", **TINY).fit(images).score(images)
+    assert not torch.equal(model.score(images), exact)
+    torch.testing.assert_close(model.score(images), exact, rtol=0.05, atol=0)
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_attention_learns_in_half_precision_what_it_learns_in_fp32(precision):
+    """The loss is a mean over places and features: unscaled, fp16 has no such small gradients."""
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (4, 3, 256, 256), dtype=torch.uint8, generator=generator)
+
+    def learned(precision):
+        parts = embedding(precision, "se", 256)
+        before = [p.clone() for name, p in parts.named_parameters() if ".attention." in name]
+        flow = build_flow(parts.features, FlowSettings(2, 16), 0)
+        list(train(parts, flow, images, TrainingSettings(epochs=2, train_views=2), seed=0))
+        after = [p for name, p in parts.named_parameters() if ".attention." in name]
+        return torch.cat([(a - b).flatten() for a, b in zip(after, before, strict=True)])
+
+    change = torch.nn.functional.cosine_similarity(learned(precision), learned("fp32"), dim=0)
+    assert change > 0.99
+
+
+@pytest.mark.parametrize("device", ["cpu", "auto"])
+def test_tf32_is_refused_where_there_is_none(device):
+    if device == "auto" and torch.cuda.is_available():
+        pytest.skip("auto is a GPU here")
+    with pytest.raises(
+        InputError, match=r"precision is 'tf32', which cpu has not .* train in fp32"
+    ):
+        AttentDifferNet(precision="tf32", device=device, **TINY)
+
+
+def test_a_model_trained_in_tf32_does_not_load_where_there_is_none(tmp_path, monkeypatch):
+    monkeypatch.setattr("adnlib.model.check_precision", lambda *_: None)
+    AttentDifferNet(precision="tf32", **TINY).save(tmp_path)
+    with pytest.raises(InputError, match=r"cannot be used: precision is 'tf32'"):
+        AttentDifferNet.load(tmp_path, device="cpu")
+
+
+def test_an_unknown_precision_is_refused():
+    with pytest.raises(
+        InputError, match="precision is 'fp8': choose one of fp32, tf32, fp16, bf16"
+    ):
+        ModelSettings(precision="fp8")
+
+
+def test_a_half_precision_model_is_not_exported_as_if_it_were_fp32(tmp_path, images):
+    model = AttentDifferNet(precision="bf16", **TINY)
+    with pytest.raises(InputError, match="computes in fp32, and the model in bf16"):
+        export_model(model, tmp_path / "model.pt2", images)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_tf32_is_used_where_it_is_the_precision_and_nowhere_else(images):
+    device = torch.device("cuda")
+    check_precision("tf32", device)
+    views = images.to(device)
+    exact, fast = (embedding(precision).to(device)(views) for precision in ("fp32", "tf32"))
+    close = embedding("fp32")(images)
+    assert (exact.cpu() - close).norm() / close.norm() < 2**-18
+    assert 2**-15 < (fast.cpu() - close).norm() / close.norm() < 2**-9
+    for allowed in (True, False):
+        torch.backends.cudnn.allow_tf32 = allowed
+        with rounding("tf32", device):
+            assert torch.backends.cudnn.allow_tf32
+        assert torch.backends.cudnn.allow_tf32 == allowed
