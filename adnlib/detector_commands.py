@@ -144,7 +144,7 @@ def _export(options: argparse.Namespace) -> int:
     check_export(options.out)
     model = AttentDifferNet.load(options.model, "cpu")
     size = model.settings.image_size
-    images = read_images(options.images, size) if options.images else noise(2, size)
+    images = read_images(options.images, size)[:] if options.images else noise(2, size)
     difference = export_model(model, options.out, images)
     checked = f"{len(images)} {'' if options.images else 'drawn '}images"
     print(f"{str(options.out)!r} takes uint8 images (N, 3, {size}, {size}) and gives N scores")

@@ -25,6 +25,7 @@ from adnlib.coupling import Coupled
 from adnlib.errors import InputError
 from adnlib.map_kinds import BEFORE, LAST, METHODS, TARGETS, USUAL, Saliency
 from adnlib.model import AttentDifferNet
+from adnlib.pixels import Pictures
 from adnlib.views import rotate
 
 _TOGETHER = 16  # views: the flow's weights are read once for all of them
@@ -33,7 +34,7 @@ _SIGMA = 3.0  # px, of the gradient maps in DifferNet's published code
 
 def saliency(
     model: AttentDifferNet,
-    images: torch.Tensor,
+    images: Pictures,
     views: int = 4,
     kind: Saliency = USUAL,
     scale: int | None = None,
@@ -70,8 +71,9 @@ def saliency(
     group = max(_TOGETHER // angles.shape[1], 1)
     maps = []
     with _DetectorOfViews(model, kind.target, scales) as detector, _mapping(detector, kind) as map_:
-        for some, turns in zip(images.split(group), angles.split(group), strict=True):
-            repeated = some.to(model.device).repeat_interleave(turns.shape[1], dim=0)
+        for some in torch.arange(len(images)).split(group):
+            turns = angles[some]
+            repeated = images[some].to(model.device).repeat_interleave(turns.shape[1], dim=0)
             maps.append(map_(rotate(repeated, turns.flatten()), turns).cpu())
     return torch.cat(maps)
 

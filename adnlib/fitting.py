@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -56,11 +57,14 @@ def fit_folder(asked: Fit, say: Callable[[str], object], progress: Progress) -> 
     _check_anomalies(asked, good)
     model = AttentDifferNet(**asked.settings)
     model_files.check_room(asked.out, sum(p.nbytes for p in model.parameters()))
-    size = model.settings.image_size
-    images = read_images(good, size, on_bad_image=asked.on_bad_image)
-    anomalies = asked.anomalies and read_images(
-        asked.anomalies, size, on_bad_image=asked.on_bad_image
+    read = partial(
+        read_images,
+        size=model.settings.image_size,
+        on_bad_image=asked.on_bad_image,
+        memory_budget=model.settings.memory_budget,
     )
+    images = read(good)
+    anomalies = asked.anomalies and read(asked.anomalies)
     progress.begin(len(images), model)
     try:
         model.fit(images, progress.epoch, asked.holdout, asked.fpr)

@@ -15,8 +15,10 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
+from tqdm import tqdm
 
 from adnlib.errors import InputError
+from adnlib.pixels import Pixels, allocate
 
 FORMATS = ("BMP", "JPEG", "PNG", "TIFF", "WEBP")
 
@@ -54,8 +56,9 @@ def load_images(
     size: int,
     on_bad_image: str = "stop",
     workers: int = 0,
-) -> tuple[torch.Tensor, list[int]]:
-    """Many images, decoded in threads.
+    memory_budget: float = 0,
+) -> tuple[Pixels, list[int]]:
+    """Many images, decoded in threads; on a terminal it says how far it is.
 
     Args:
         folder: what the paths are relative to.
@@ -63,26 +66,27 @@ def load_images(
         size: side of the square in pixels.
         on_bad_image: "stop" at the first image that cannot be read, or "skip" it with a warning.
         workers: threads; 0 for one per processor.
+        memory_budget: GB, see `pixels.allocate`.
 
     Returns:
         uint8 (N, 3, size, size), and the positions in `paths` of the N images that were read.
 
     Raises:
-        InputError: an image cannot be read and is not to be skipped; none can; or they do not fit
-            into memory.
+        InputError: an image cannot be read and is not to be skipped; none can; or they fit neither
+            into memory nor on the disk.
     """
     if on_bad_image not in ("stop", "skip"):
         raise InputError(f"on_bad_image is {on_bad_image!r}: choose 'stop' or 'skip'.")
-    images = _allocate(len(paths), size)
-    filled = images.numpy()
+    images = allocate(len(paths), size, memory_budget)
 
     def fill(position: int) -> None:
-        filled[position] = _pixels(folder / paths[position], size)
+        images.put(position, _pixels(folder / paths[position], size))
 
     kept: list[int] = []
     pool = ThreadPoolExecutor(workers or _processors())
     try:
-        for position, done in enumerate([pool.submit(fill, i) for i in range(len(paths))]):
+        tasks = [pool.submit(fill, i) for i in range(len(paths))]
+        for position, done in enumerate(tqdm(tasks, "images", unit="", disable=None, leave=False)):
             try:
                 done.result()
             except InputError as error:
@@ -96,10 +100,7 @@ def load_images(
         pool.shutdown(cancel_futures=True)
     if not kept:
         raise InputError(f"none of the {len(paths)} images in {str(folder)!r} can be read.")
-    if len(kept) < len(paths):
-        for new, old in enumerate(kept):
-            filled[new] = filled[old]
-    return images[: len(kept)], kept
+    return images.part(torch.tensor(kept)), kept
 
 
 def read_mask(path: Path, size: int) -> torch.Tensor:
@@ -178,16 +179,6 @@ def _rgb(image: Image.Image) -> Image.Image:
         black = Image.new("RGBA", image.size, (0, 0, 0, 255))
         return Image.alpha_composite(black, image.convert("RGBA")).convert("RGB")
     return image.convert("RGB")
-
-
-def _allocate(count: int, size: int) -> torch.Tensor:
-    try:
-        return torch.empty((count, 3, size, size), dtype=torch.uint8)
-    except RuntimeError:
-        raise InputError(
-            f"{count} images of {size} x {size} px take {count * 3 * size**2 / 1e9:.0f} GB, more "
-            "than there is memory: set image_size lower."
-        ) from None
 
 
 def _processors() -> int:

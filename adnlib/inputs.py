@@ -1,4 +1,4 @@
-"""What a user calls images, files or arrays alike, as the one tensor that a model takes."""
+"""What a user calls images, files or arrays alike, as the pixels that a model takes."""
 
 from __future__ import annotations
 
@@ -14,17 +14,22 @@ from PIL import Image
 from adnlib.datasets import image_files, read_samples
 from adnlib.errors import InputError
 from adnlib.images import load_images, resize_image
+from adnlib.pixels import Pixels
 
 OneImage: TypeAlias = str | Path | Image.Image | np.ndarray | torch.Tensor
 """A file, a PIL image, uint8 (H, W, 3), or a uint8 tensor (3, S, S) of the model's image_size."""
 
-Images: TypeAlias = OneImage | Iterable[OneImage]
-"""A folder, one image, several, or a uint8 tensor (N, 3, S, S) of the model's image_size."""
+Images: TypeAlias = OneImage | Iterable[OneImage] | Pixels
+"""A folder, one image, several, or uint8 (N, 3, S, S) of the model's image_size."""
 
 
 def read_images(
-    images: Images, size: int, good_only: bool = False, on_bad_image: str = "stop"
-) -> torch.Tensor:
+    images: Images,
+    size: int,
+    good_only: bool = False,
+    on_bad_image: str = "stop",
+    memory_budget: float = 0,
+) -> Pixels:
     """Images of any kind as uint8 (N, 3, size, size).
 
     Args:
@@ -32,29 +37,35 @@ def read_images(
         size: side of the square in pixels; what is no tensor yet is resized to it.
         good_only: of a folder in MVTec AD's layout take train/good alone.
         on_bad_image: "stop" or "skip" at a file that cannot be read.
+        memory_budget: GB for files' images, see `pixels.allocate`.
 
     Raises:
         InputError: nothing there, or something that is no image.
     """
+
+    def read(folder: Path, paths: list[str]) -> Pixels:
+        return load_images(folder, paths, size, on_bad_image, memory_budget=memory_budget)[0]
+
     if isinstance(images, (str, Path)):
         folder = Path(images)
         if folder.is_file():
             folder, paths = Path(), [folder.as_posix()]
         else:
             paths = good_files(folder) if good_only else image_files(folder)
-        return load_images(folder, paths, size, on_bad_image)[0]
+        return read(folder, paths)
+    if isinstance(images, Pixels):
+        _checked(images[:1], size)
+        return images
     if isinstance(images, torch.Tensor):
-        return _checked(images if images.ndim == 4 else images[None], size)
+        return Pixels(_checked(images if images.ndim == 4 else images[None], size))
     if isinstance(images, Image.Image) or (isinstance(images, np.ndarray) and images.ndim != 4):
-        return _converted(images, size)[None]
+        return Pixels(_converted(images, size)[None])
     several = list(images)
     if several and all(isinstance(image, (str, os.PathLike)) for image in several):
-        return load_images(Path(), [Path(path).as_posix() for path in several], size, on_bad_image)[
-            0
-        ]
+        return read(Path(), [Path(path).as_posix() for path in several])
     if not several:
         raise InputError("there are no images: give a folder, files, or arrays.")
-    return torch.stack([_one(image, size) for image in several])
+    return Pixels(torch.stack([_one(image, size) for image in several]))
 
 
 def good_files(folder: Path) -> list[str]:

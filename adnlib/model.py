@@ -19,6 +19,7 @@ from adnlib.errors import InputError
 from adnlib.flow import anomaly_score, build_flow, negative_log_likelihood
 from adnlib.inputs import Images, OneImage, read_images
 from adnlib.model_settings import ModelSettings, find_device, stored_settings
+from adnlib.pixels import Pictures, Pixels
 from adnlib.precision import check_precision
 from adnlib.settings import check_names
 from adnlib.threshold import (
@@ -149,9 +150,9 @@ class AttentDifferNet(nn.Module):
         """
         began = time.perf_counter()
         check_shares(holdout, fpr)
-        pixels = read_images(images, self.settings.image_size, good_only=True)
+        pixels = self._read(images, good_only=True)
         held = hold_out(len(pixels), holdout, self.settings.seed)
-        for epoch in self.train_epochs(pixels[~held]):
+        for epoch in self.train_epochs(pixels.part(~held)):
             if on_epoch:
                 on_epoch(epoch)
         loss = self._take_bearings(pixels[held], fpr) if held.any() else None
@@ -187,10 +188,11 @@ class AttentDifferNet(nn.Module):
             self.threshold = with_anomalies(self.threshold, scores)
         return self
 
-    def train_epochs(self, images: torch.Tensor) -> Iterator[Epoch]:
+    def train_epochs(self, images: Pictures) -> Iterator[Epoch]:
         """Train on uint8 (N, 3, S, S), one epoch a step of the iterator."""
         self.threshold = self.heat_scale = self.fitted = None
-        return train(self.embedding, self.flow, images, self.settings, self.settings.seed)
+        pixels = self._read(images).near(self.device)
+        return train(self.embedding, self.flow, pixels, self.settings, self.settings.seed)
 
     def score(self, images: Images) -> torch.Tensor:
         """Anomaly scores (N,), higher is more anomalous, in the order of the images.
@@ -207,7 +209,7 @@ class AttentDifferNet(nn.Module):
         Raises:
             InputError: nothing there, or an image cannot be read.
         """
-        return self._score_each(self._embed_each(read_images(images, self.settings.image_size)))
+        return self._score_each(self._embed_each(self._read(images)))
 
     def explain(self, image: OneImage, views: int = 4) -> torch.Tensor:
         """Where one image raises its score: Grad-CAM (S, S) in the score's unit, see `explain`.
@@ -218,7 +220,7 @@ class AttentDifferNet(nn.Module):
         """
         from adnlib.explain import saliency, upsample  # which stands behind this on the road
 
-        pixels = read_images(image, self.settings.image_size)
+        pixels = self._read(image)
         return upsample(saliency(self, pixels[:1], views), self.settings.image_size)[0]
 
     def test_angles(self, images: int) -> torch.Tensor:
@@ -229,13 +231,13 @@ class AttentDifferNet(nn.Module):
         return draw_angles(images, self.settings.test_views, generator, self.settings.max_angle)
 
     @torch.no_grad()
-    def embed(self, images: torch.Tensor, angles: torch.Tensor) -> torch.Tensor:
+    def embed(self, images: Pictures, angles: torch.Tensor) -> torch.Tensor:
         """Embeddings (N, V, features) of uint8 (N, 3, S, S) at angles (N, V), on the CPU."""
         self.eval()
         return torch.cat(
             [
-                self.embedding.embed(some.to(self.device), turns).cpu()
-                for some, turns in zip(images.split(16), angles.split(16), strict=True)
+                self.embedding.embed(images[some].to(self.device), angles[some]).cpu()
+                for some in torch.arange(len(images)).split(16)
             ]
         )
 
@@ -300,7 +302,8 @@ class AttentDifferNet(nn.Module):
         contained = description["self_contained"]
         if not contained and stored.get("weights") not in _STORED_BY_NAME:
             raise InputError(f"the model in {str(folder)!r} lacks its convolutions: save it again.")
-        instead = {"device": device} | ({"weights": "random"} if contained else {})
+        here = {"device": device, "memory_budget": 0.0}  # which say nothing of the model
+        instead = here | ({"weights": "random"} if contained else {})
         settings = stored_settings(stored, folder, **instead)
         model_files.check_flow(folder, settings, tensors)
         model = cls(**dataclasses.asdict(settings))
@@ -331,7 +334,11 @@ class AttentDifferNet(nn.Module):
         self.heat_scale = 2 * max(highest, 1e-12)  # all maps may be 0
         return self.loss_embeddings(embedded)
 
-    def _embed_each(self, images: torch.Tensor) -> torch.Tensor:
+    def _read(self, images: Images, good_only: bool = False) -> Pixels:
+        size, budget = self.settings.image_size, self.settings.memory_budget
+        return read_images(images, size, good_only, memory_budget=budget)
+
+    def _embed_each(self, images: Pictures) -> torch.Tensor:
         # One by one: in a larger matrix product the same image has other last digits.
         angles = self.test_angles(1)
         return torch.cat([self.embed(image[None], angles) for image in images])

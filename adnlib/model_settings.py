@@ -35,6 +35,9 @@ class ModelSettings(EmbeddingSettings, FlowSettings, TrainingSettings):
     """Of the initial weights, the order of images, and all angles."""
     device: str = "auto"
     """"auto" (CUDA where there is one), "cpu", "cuda" or "cuda:1"."""
+    memory_budget: float = 0.0
+    """GB of memory for decoded images; more lies in a file while it is used. 0: a quarter of the
+    machine's."""
 
     def __post_init__(self) -> None:
         check_types(self)
@@ -43,6 +46,8 @@ class ModelSettings(EmbeddingSettings, FlowSettings, TrainingSettings):
         TrainingSettings.__post_init__(self)
         check_positive(self, "test_views")
         check_choice(self, "test_angles", TEST_ANGLES)
+        if self.memory_budget < 0:
+            raise InputError(f"memory_budget is {self.memory_budget}: give a number of GB, or 0.")
         learns = ATTENTION[self.attention].learns and self.attention_training == "joint"
         if self.view_bank and learns:
             raise InputError(

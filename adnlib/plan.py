@@ -57,8 +57,10 @@ class Cell:
 
     @property
     def memory(self) -> int:
-        """Bytes that it is taken to need: 2 GiB, and 24 for each parameter of its flow."""
-        return _RUN_MEMORY + _PARAMETER_MEMORY * _parameters(self.settings)
+        """Bytes that it is taken to need: 2 GiB, what it may use for images where that is set, and
+        24 for each parameter of its flow."""
+        images = round(1e9 * self.settings.memory_budget)
+        return _RUN_MEMORY + images + _PARAMETER_MEMORY * _parameters(self.settings)
 
     @property
     def select(self) -> list[str]:

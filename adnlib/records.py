@@ -29,7 +29,7 @@ from adnlib.variants import variant_order
 # Runs of one data set may differ in these and in no others.
 MAY_DIFFER = frozenset(
     {"dataset", "category", "attention", "attention_training", "standardize", "seed"}
-    | {"data_root", "results", "device", "save_model", "on_bad_image"}
+    | {"data_root", "results", "device", "memory_budget", "save_model", "on_bad_image"}
 )
 _DEFAULTS = {field.name: field.default for field in dataclasses.fields(runs.Settings)}
 _METHOD = {"backbone", "precision", "view_bank"}

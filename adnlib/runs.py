@@ -34,6 +34,7 @@ from adnlib.explain import saliency
 from adnlib.folders import DONE, is_done, run_folder, take, write_json, writing
 from adnlib.images import load_images
 from adnlib.model import AttentDifferNet, ModelSettings
+from adnlib.pixels import Pixels
 from adnlib.settings import check_choice, check_names, check_positive
 from adnlib.training import hold_out
 from adnlib.variants import FROZEN, STANDARDIZED
@@ -185,6 +186,7 @@ class Run:
             self.samples["path"].tolist(),
             self.settings.image_size,
             self.settings.on_bad_image,
+            memory_budget=self.settings.memory_budget,
         )
         self.samples = self.samples.iloc[kept].reset_index(drop=True)
         datasets.check_for_auroc(self.samples)
@@ -192,10 +194,10 @@ class Run:
         held = hold_out(len(train), self.settings.holdout, self.settings.seed)
         self.samples.loc[train[held], "split"] = "holdout"
 
-    def images(self, split: str) -> torch.Tensor:
+    def images(self, split: str) -> Pixels:
         """uint8 (N, 3, S, S) of the samples of that split, in the table's order."""
         chosen = np.flatnonzero(self.samples["split"] == split)
-        return self._images[torch.from_numpy(chosen)]
+        return self._images.part(torch.from_numpy(chosen))
 
     def train(self, say: Callable[[str], object] = print) -> None:
         """Train, and look at held-out and test images as often as the settings say."""
@@ -305,7 +307,7 @@ class Run:
 class _Look:
     """Images looked at again and again; a backbone that does not learn embeds them once."""
 
-    def __init__(self, model: AttentDifferNet, images: torch.Tensor) -> None:
+    def __init__(self, model: AttentDifferNet, images: Pixels) -> None:
         self._model = model
         self._images = images
         self._angles = model.test_angles(len(images))

@@ -13,6 +13,7 @@ import torch
 
 from adnlib.backbones import MultiScaleEmbedding
 from adnlib.gates import GateMonitor
+from adnlib.pixels import Pictures
 from adnlib.views import draw_angles
 
 
@@ -35,7 +36,7 @@ class FreshViews:
     def __init__(
         self,
         embedding: MultiScaleEmbedding,
-        images: torch.Tensor,
+        images: Pictures,
         views: int,
         max_angle: float,
         generator: torch.Generator,
@@ -60,7 +61,7 @@ class BankedViews:
     def __init__(
         self,
         embedding: MultiScaleEmbedding,
-        images: torch.Tensor,
+        images: Pictures,
         views: int,
         max_angle: float,
         generator: torch.Generator,

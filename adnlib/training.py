@@ -18,6 +18,7 @@ from adnlib.backbones import MultiScaleEmbedding
 from adnlib.errors import InputError
 from adnlib.flow import negative_log_likelihood
 from adnlib.gates import Gates
+from adnlib.pixels import Pictures
 from adnlib.precision import rounding
 from adnlib.sampling import BankedViews, FreshViews, Source
 from adnlib.settings import check_choice, check_positive
@@ -123,7 +124,7 @@ def hold_out(images: int, share: float, seed: int) -> torch.Tensor:
 def train(
     embedding: MultiScaleEmbedding,
     flow: nn.Module,
-    images: torch.Tensor,
+    images: Pictures,
     settings: TrainingSettings,
     seed: int,
 ) -> Iterator[Epoch]:

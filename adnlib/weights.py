@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import os
 import pickle
 import socket
 import tempfile
@@ -23,13 +22,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import platformdirs
 import safetensors.torch
 import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from adnlib import package_index
+from adnlib import machine, package_index
 from adnlib.errors import InputError
 
 KERNELS = {  # torchvision's layers; out, in, height, width; a bias has `out` numbers
@@ -125,11 +123,6 @@ def load_torchvision(
         ) from error
 
 
-def cache_folder() -> Path:
-    """Give the folder of fetched weights: $ADNLIB_CACHE, else the user's cache folder."""
-    return Path(os.environ.get("ADNLIB_CACHE") or platformdirs.user_cache_dir("adnlib"))
-
-
 def _from_file(
     path: Path, network: str = "AlexNet", shapes: Mapping[str, tuple[int, ...]] = SHAPES
 ) -> Weights:
@@ -156,7 +149,7 @@ def _from_file(
 
 
 def _from_cache() -> Weights:
-    path = cache_folder() / CACHE_FILE
+    path = machine.cache_folder() / CACHE_FILE
     if not path.is_file():
         raise InputError(f"{path} does not exist yet")
     try:
@@ -253,7 +246,7 @@ def _check_imagenet(weights: Weights) -> Weights:
 
 def _store(weights: Weights) -> None:
     """Write the cache file in one step, so that no other process ever sees half of it."""
-    folder = cache_folder()
+    folder = machine.cache_folder()
     metadata = {"source": weights.source, "sha256": weights.sha256}
     try:
         folder.mkdir(parents=True, exist_ok=True)

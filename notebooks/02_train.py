@@ -77,6 +77,7 @@ test_views = 64
 test_angles = "random"  # or "grid"
 map_views = 4
 # machine
+memory_budget = 0.0  # GB of memory for images, the rest on disk; 0: a quarter of the machine's
 device = "auto"  # or "cpu", "cuda", "cuda:1"
 save_model = False
 

@@ -114,7 +114,9 @@ def test_the_same_settings_give_the_same_digits(settings, tmp_path):
 
 
 def test_maps_are_kept_as_large_as_they_are(settings, monkeypatch):
-    monkeypatch.setattr(runs, "saliency", lambda model, images, views: images[:, 0, :3, :3] * 1e6)
+    monkeypatch.setattr(
+        runs, "saliency", lambda model, images, views: images[:][:, 0, :3, :3] * 1e6
+    )
     run, _ = whole_run(settings)
     maps = np.load(run.folder / "maps.npz")["maps"]
     assert np.isfinite(maps).all()

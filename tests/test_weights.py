@@ -279,13 +279,6 @@ def test_shapes_are_torchvisions():
     assert {f"features.{k}": tuple(v.shape) for k, v in reference.items()} == weights.SHAPES
 
 
-def test_cache_folder_follows_the_environment(tmp_path, monkeypatch):
-    monkeypatch.setenv("ADNLIB_CACHE", str(tmp_path))
-    assert weights.cache_folder() == tmp_path
-    monkeypatch.delenv("ADNLIB_CACHE")
-    assert weights.cache_folder().name == "adnlib"
-
-
 @pytest.mark.network
 def test_package_index_route():
     try:
