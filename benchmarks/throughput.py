@@ -4,12 +4,14 @@
 
 Both train from the same weights for the same number of epochs and score the same test images at the
 same number of views, decoding included. AUROC stands beside the seconds, since fast and wrong is
-easy. Writes a CSV, a row a seed and implementation; the last line is for programs.
+easy. The published way is in fp32; ours is timed in each precision asked for. Writes a CSV, a row a
+seed, implementation and precision; the last line is for programs, and of the first precision.
 """
 
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -21,11 +23,13 @@ import pandas as pd
 import torch
 from published import PublishedDetector
 from repository import time_repository
+from torch.utils.flop_counter import FlopCounterMode
 
 from adnlib import AttentDifferNet, datasets
 from adnlib.errors import InputError
 from adnlib.evaluation import roc
 from adnlib.images import load_images
+from adnlib.precision import PRECISIONS
 from adnlib.runs import describe_device
 
 _HIGH_WATER = Path("/proc/self/status"), Path("/proc/self/clear_refs")
@@ -37,9 +41,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     table = tabulated(_measured, asked, asked.out)
     if table is None:
         return 2
-    means = table.groupby("implementation").mean(numeric_only=True)
+    means = table.groupby(["implementation", "precision"]).mean(numeric_only=True)
     print(means.drop(columns="seed").round(2).to_string())
-    ours, published = means.loc["adnlib"], means.loc["published"]
+    ours, published = means.loc["adnlib", asked.precision[0]], means.loc["published", "fp32"]
     print(
         f"score_ratio={ours['test_images_per_s'] / published['test_images_per_s']:.2f} "
         f"train_ratio={ours['train_views_per_s'] / published['train_views_per_s']:.2f} "
@@ -76,6 +80,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = new_parser(__doc__.splitlines()[0])
     parser.add_argument("--epochs", type=int, default=1, help="of training (default: 1)")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--precision", nargs="+", default=["fp32"], choices=PRECISIONS)
     parser.add_argument("--image-size", type=int, default=448, help="px (default: 448)")
     parser.add_argument("--views", type=int, default=64, help="of a test image (default: 64)")
     parser.add_argument("--train-images", type=int, default=0, help="0 for all")
@@ -91,38 +96,82 @@ def _measured(asked: argparse.Namespace) -> pd.DataFrame:
     good = at_even_steps(samples[samples["split"] == "train"], asked.train_images)
     tested = samples[samples["split"] == "test"].groupby("label", group_keys=False)
     test = pd.concat([at_even_steps(rows, asked.test_images) for _, rows in tested])
+    ways: dict[str, Callable[[AttentDifferNet], dict[str, float]]] = {
+        "published": lambda model: run_published(model, asked.data, good, test),
+        "adnlib": lambda model: run_ours(model, asked.data, good, test),
+    }
+    if asked.published:
+        images = _by_folder(asked.data, pd.concat([good, test]))
+        ways["repository"] = lambda m: time_repository(asked.published, m, images, asked.epochs)
+    torch.backends.cudnn.allow_tf32 = False  # of what is not ours
     rows = []
     for seed in asked.seeds:
-        model = AttentDifferNet(
-            image_size=asked.image_size,
-            test_views=asked.views,
-            flow_width=asked.flow_width,
-            weights=asked.weights,
-            epochs=asked.epochs,
-            device=asked.device,
-            seed=seed,
-        )
-        ways: dict[str, Callable[[], dict[str, float]]] = {
-            "published": lambda m=model: run_published(m, asked.data, good, test),
-            "adnlib": lambda m=model: run_ours(m, asked.data, good, test),
-        }
-        if asked.published:
-            images = _by_folder(asked.data, pd.concat([good, test]))
-            ways["repository"] = lambda m=model, i=images: time_repository(
-                asked.published, m, i, asked.epochs
-            )
         for name, way in ways.items():
-            _reset_peak(model.device)
-            row: dict[str, Any] = {"implementation": name, "seed": seed, **way()}
-            row["train_views_per_s"] = (
-                len(good) * asked.epochs * model.settings.train_views / row["train_seconds"]
-            )
-            row["test_images_per_s"] = len(test) / row["score_seconds"]
-            row["peak_gb"] = _peak(model.device) / 1e9
-            row |= {"device": describe_device(model.device), "torch": torch.__version__}
-            print(f"{name}, seed {seed}: {_told(row)}", file=sys.stderr)
-            rows.append(row)
+            for precision in asked.precision if name == "adnlib" else ["fp32"]:
+                model = _new_model(asked, seed, precision)
+                reset_peak(model.device)
+                row: dict[str, Any] = {"implementation": name, "precision": precision}
+                row |= {"seed": seed, **way(model)}
+                row |= _rates(row, model, len(good) * asked.epochs, len(test))
+                print(f"{name}, {precision}, seed {seed}: {_told(row)}", file=sys.stderr)
+                rows.append(row)
     return pd.DataFrame(rows)
+
+
+def _new_model(asked: argparse.Namespace, seed: int, precision: str) -> AttentDifferNet:
+    return AttentDifferNet(
+        image_size=asked.image_size,
+        test_views=asked.views,
+        flow_width=asked.flow_width,
+        weights=asked.weights,
+        epochs=asked.epochs,
+        device=asked.device,
+        precision=precision,
+        seed=seed,
+    )
+
+
+def _rates(
+    row: Mapping[str, Any], model: AttentDifferNet, trained: int, scored: int
+) -> dict[str, Any]:
+    """What a time for so many looks at images says, with the hardware beside it.
+
+    `conv_tflops` is what the convolutions alone would do in the time of scoring; `matmul_tflops`
+    is this machine's rate for large products of matrices in that precision.
+    """
+    views = scored * model.settings.test_views
+    return {
+        "train_views_per_s": trained * model.settings.train_views / row["train_seconds"],
+        "test_images_per_s": scored / row["score_seconds"],
+        "conv_tflops": views * _operations(model) / row["score_seconds"] / 1e12,
+        "matmul_tflops": _matmul_rate(str(row["precision"]), model.device) / 1e12,
+        "peak_gb": peak(model.device) / 1e9,
+        "device": describe_device(model.device),
+        "torch": torch.__version__,
+    }
+
+
+def _operations(model: AttentDifferNet) -> int:
+    """Multiplications and additions in the convolutions for one view."""
+    size = model.settings.image_size
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model.embedding(torch.zeros(1, 3, size, size, dtype=torch.uint8, device=model.device))
+    return counter.get_total_flops()
+
+
+def _matmul_rate(precision: str, device: torch.device, size: int = 2048, times: int = 8) -> float:
+    """Operations a second, the best of some products."""
+    dtype = PRECISIONS[precision] or torch.float32
+    matrix = torch.ones(size, size, dtype=dtype, device=device)
+    best = math.inf
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
+    for _ in range(times):
+        began = time.perf_counter()
+        torch.mm(matrix, matrix)[0, 0].item()  # which waits for a GPU
+        best = min(best, time.perf_counter() - began)
+    torch.set_float32_matmul_precision(before)
+    return 2 * size**3 / best
 
 
 def run_published(
@@ -186,14 +235,15 @@ def _told(row: Mapping[str, Any]) -> str:
     )
 
 
-def _reset_peak(device: torch.device) -> None:
+def reset_peak(device: torch.device) -> None:
+    """Forget how high memory was."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     elif _HIGH_WATER[1].exists():
         _HIGH_WATER[1].write_text("5")
 
 
-def _peak(device: torch.device) -> float:
+def peak(device: torch.device) -> float:
     """Bytes: of the GPU, or resident in memory since the last reset (NaN where Linux is not)."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)

@@ -2,7 +2,9 @@
 
 import re
 
+import accuracy
 import growth
+import many
 import pandas as pd
 import pytest
 import throughput
@@ -14,6 +16,7 @@ from torchvision.datasets.folder import default_loader
 from adnlib import AttentDifferNet
 from adnlib.demo import make_demo
 from adnlib.images import read_image
+from adnlib.runs import Run, Settings
 from adnlib.views import rotate
 
 TINY = {"weights": "random", "image_size": 64, "scales": 1, "flow_blocks": 2, "flow_width": 16}
@@ -65,15 +68,42 @@ def test_what_it_prints_and_writes(category, tmp_path, capsys):
     small = ["--image-size", "256", "--views", "2", "--flow-width", "16", "--weights", "random"]
     out = tmp_path / "new" / "throughput.csv"
     options = ["--data", str(category), "--device", "cpu", "--test-images", "1", *small]
-    assert throughput.main([*options, "--train-images", "2", "--out", str(out)]) == 0
+    options += ["--train-images", "2", "--precision", "fp32", "bf16", "--out", str(out)]
+    assert throughput.main(options) == 0
     last = capsys.readouterr().out.splitlines()[-1]
     ratios = re.fullmatch(r"score_ratio=(\S+) train_ratio=(\S+) images_per_s=(\S+)", last)
     assert all(float(number) > 0 for number in ratios.groups())
-    table = pd.read_csv(out).set_index("implementation")
-    assert table.index.tolist() == ["published", "adnlib"]
+    table = pd.read_csv(out).set_index(["implementation", "precision"])
+    ways = [("published", "fp32"), ("adnlib", "fp32"), ("adnlib", "bf16")]
+    assert table.index.tolist() == ways
     assert table["auroc"].between(0, 1).all()
-    rate = table.loc["adnlib", "test_images_per_s"] / table.loc["published", "test_images_per_s"]
-    assert float(ratios[1]) == pytest.approx(rate, abs=0.02)
+    rates = table["test_images_per_s"]
+    assert float(ratios[1]) == pytest.approx(rates["adnlib", "fp32"] / rates[ways[0]], abs=0.02)
+    assert (table["conv_tflops"] < table["matmul_tflops"]).all()
+
+
+def test_the_operations_are_those_of_alexnets_five_convolutions():
+    model = AttentDifferNet(weights="random", image_size=224, scales=1, flow_width=16, device="cpu")
+    first, second = 55**2 * 64 * 3 * 11**2, 27**2 * 192 * 64 * 5**2
+    others = 13**2 * 3**2 * (384 * 192 + 256 * 384 + 256 * 256)
+    assert throughput._operations(model) == 2 * (first + second + others)
+
+
+def test_more_views_are_the_first_ones_and_some_more(category, tmp_path, capsys):
+    settings = {**TINY, "epochs": 1, "test_views": 4, "map_views": 0, "save_model": True}
+    where = {"data_root": str(category.parents[1]), "results": str(tmp_path), "device": "cpu"}
+    run = Run(Settings(dataset="demo_parts", category="bracket", **where, **settings))
+    run.load_images()
+    run.train(say=lambda _: None)
+    metrics = run.finish()
+    asked = ["--views", "1", "4", "--timed", "2", "--device", "cpu"]
+    assert accuracy.main([str(run.folder), *asked, "--out", str(tmp_path / "curve")]) == 0
+    table = pd.read_csv(tmp_path / "curve.csv").set_index("views")
+    assert table["auroc"][4] == pytest.approx(100 * metrics["auroc_last"], abs=0.01)
+    assert table["ms_an_image"][4] > table["ms_an_image"][1] > 0
+    assert (tmp_path / "curve.png").stat().st_size > 5000
+    assert accuracy.main([str(tmp_path / "nowhere")]) == 2
+    assert "error: " in capsys.readouterr().err
 
 
 def test_wrong_input_is_one_sentence(category, tmp_path, capsys):
@@ -100,3 +130,19 @@ def test_growth_changes_one_thing_at_a_time(category, tmp_path, capsys):
     assert (table[["train_seconds", "score_seconds"]] > 0).all(axis=None)
     assert growth.main(["--data", str(tmp_path / "nowhere"), *small, *asked, *out]) == 2
     assert "does not exist" in capsys.readouterr().err
+
+
+def test_many_images_say_how_much_was_resident(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("ADNLIB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(many, "_DRAWN", 2)
+    small = ["--image-size", "256", "--flow-width", "16", "--weights", "random", "--device", "cpu"]
+    out = ["--out", str(tmp_path / "many.csv")]
+    assert many.main(["--images", "30", "--memory-budget", "0.001", *small, *out]) == 0
+    table = pd.read_csv(tmp_path / "many.csv")
+    assert table["part"].tolist() == ["read", "train", "score"]
+    assert table["on_disk"].all()
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last == f"peak_gib={table['peak_gib'].max():.2f}"
+    assert 0.1 < table["peak_gib"].max() < 8
+    assert many.main(["--images", "0", *small, *out]) == 2
+    assert "--images is 0" in capsys.readouterr().err
