@@ -15,8 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from adnlib.catalogue import CATALOGUE, category_name, dataset_name
-from adnlib.datasets import find, is_hidden, is_image
+from adnlib.datasets import find
 from adnlib.errors import InputError
+from adnlib.files import is_hidden, is_image
 from adnlib.members import Member, archive_stem, open_archive
 
 _LARGEST_TEXT = 2**20

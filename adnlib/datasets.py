@@ -8,22 +8,19 @@ test images. Nothing is downloaded and no image is opened here.
 from __future__ import annotations
 
 import difflib
-import os
-import re
-import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import pandas as pd
 
 from adnlib.catalogue import CATALOGUE, Counts, category_name, dataset_name
 from adnlib.errors import InputError
+from adnlib.files import IMAGE_SUFFIXES, check_folder, images_below, is_image, natural, subfolders
+from adnlib.masks import masks_of
 
-IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 COLUMNS = ("path", "split", "label", "defect", "mask")
-FOREGROUND = "foreground"
 
 _GOOD = ("good", "normal")
 _DEEPEST = 3  # <DIR>/InsPLAD-fault/unsupervised_anomaly_detection/glass-insulator
@@ -46,7 +43,7 @@ def find(data_root: Path) -> list[Found]:
     Raises:
         InputError: there is no such folder.
     """
-    _check_folder(data_root, "give the folder that holds the data sets")
+    check_folder(data_root, "give the folder that holds the data sets")
     return sorted(
         Found(dataset_name(named.parent.name), category_name(named.name), folder)
         for folder in _categories_below(data_root, _DEEPEST)
@@ -112,26 +109,26 @@ def read_samples(folder: Path, need_train: bool = True) -> pd.DataFrame:
     Raises:
         InputError: no folder, no images, or no training images although needed.
     """
-    _check_folder(folder, "give the folder of a category, with train/good and test beneath")
+    check_folder(folder, "give the folder of a category, with train/good and test beneath")
     rows: list[tuple[str, str, int, str, str]] = []
-    for part in _subfolders(folder, ("train",)):
-        for good in _subfolders(part, _GOOD):
-            rows += [(path, "train", 0, "good", "") for path in _images_below(folder, good)]
-    for part in _subfolders(folder, ("test",)):
-        kinds = _subfolders(part)
+    for part in subfolders(folder, ("train",)):
+        for good in subfolders(part, _GOOD):
+            rows += [(path, "train", 0, "good", "") for path in images_below(folder, good)]
+    for part in subfolders(folder, ("test",)):
+        kinds = subfolders(part)
         _check_no_loose_images(part)
         for kind in kinds:
-            paths = _images_below(folder, kind)
+            paths = images_below(folder, kind)
             if kind.name.lower() in _GOOD:
                 rows += [(path, "test", 0, "good", "") for path in paths]
             else:
-                masks = _masks(folder, kind, paths)
+                masks = masks_of(folder, kind, paths)
                 rows += [(path, "test", 1, kind.name, masks.get(path, "")) for path in paths]
     if not any(row[1] == "train" for row in rows) and (need_train or not rows):
         there = [
             child.relative_to(folder).as_posix()
-            for part in _subfolders(folder, ("train", "test"))
-            for child in _subfolders(part)
+            for part in subfolders(folder, ("train", "test"))
+            for child in subfolders(part)
         ]
         raise InputError(
             f"{str(folder)!r} has no training images: put good ones into train/good (found "
@@ -140,41 +137,6 @@ def read_samples(folder: Path, need_train: bool = True) -> pd.DataFrame:
         )
     rows.sort(key=lambda row: (row[1] == "test", row[2], row[3], natural(row[0])))
     return pd.DataFrame(rows, columns=list(COLUMNS))
-
-
-def foregrounds(folder: Path, paths: Iterable[str]) -> dict[str, str]:
-    """The mask of the object in each test image that has one, named as a defect's mask would be.
-
-    Args:
-        folder: the category's folder.
-        paths: of test images, relative to it.
-
-    Returns:
-        The path of the mask in `foreground/<kind>`, relative to the folder, by that of the image.
-    """
-    by_kind: dict[Path, list[str]] = {}
-    for path in paths:
-        by_kind.setdefault(folder.joinpath(*PurePosixPath(path).parts[:2]), []).append(path)
-    return {
-        path: mask
-        for kind, of_kind in by_kind.items()
-        for path, mask in _masks(folder, kind, of_kind, FOREGROUND).items()
-    }
-
-
-def image_files(folder: Path) -> list[str]:
-    """All images below any folder, as POSIX paths relative to it, numbers sorted by value.
-
-    Raises:
-        InputError: no such folder, or no image in it.
-    """
-    _check_folder(folder, "give a folder of images")
-    paths = sorted(_images_below(folder, folder), key=natural)
-    if not paths:
-        raise InputError(
-            f"{str(folder)!r} holds no images: give a folder of {', '.join(IMAGE_SUFFIXES)} files."
-        )
-    return paths
 
 
 def check_for_auroc(samples: pd.DataFrame, where: str = "the category") -> None:
@@ -207,36 +169,6 @@ def check_counts(dataset: str, category: str, samples: pd.DataFrame) -> str | No
     )
 
 
-def check_masks(folder: Path, samples: pd.DataFrame) -> str | None:
-    """A warning where masks in `ground_truth` fit no test image by name."""
-    parts = _subfolders(folder, ("ground_truth",))
-    there = {path for part in parts for path in _images_below(folder, part)}
-    unused = len(there - set(samples["mask"]))
-    if not unused:
-        return None
-    return (
-        f"{unused} of {len(there)} masks in {str(folder / 'ground_truth')!r} fit no image of "
-        "test/<defect> by name and are not used."
-    )
-
-
-def is_hidden(name: str) -> bool:
-    """Whether a file or folder of this name is passed over."""
-    return name.startswith(".") or name == "__MACOSX"
-
-
-def is_image(name: str) -> bool:
-    """Whether a file of this name is taken for an image."""
-    return not is_hidden(name) and name.lower().endswith(IMAGE_SUFFIXES)
-
-
-def _check_folder(folder: Path, advice: str) -> None:
-    if not folder.exists():
-        raise InputError(f"{str(folder)!r} does not exist: {advice}.")
-    if not folder.is_dir():
-        raise InputError(f"{str(folder)!r} is a file: {advice}.")
-
-
 def _not_there(
     where: str, name: str, here: Iterable[str], known: Iterable[str], dataset: str
 ) -> InputError:
@@ -251,43 +183,11 @@ def _not_there(
 
 
 def _categories_below(folder: Path, depth: int) -> Iterator[Path]:
-    if _subfolders(folder, ("train", "test")):
+    if subfolders(folder, ("train", "test")):
         yield folder
     elif depth:
-        for child in _subfolders(folder):
+        for child in subfolders(folder):
             yield from _categories_below(child, depth - 1)
-
-
-def _subfolders(folder: Path, names: Iterable[str] = ()) -> list[Path]:
-    """Folders directly beneath, sorted; of these names alone (in any case) where some are given."""
-    names = tuple(names)
-    try:
-        with os.scandir(folder) as entries:
-            children = [entry.name for entry in entries if entry.is_dir()]
-    except PermissionError:
-        raise InputError(f"{str(folder)!r} may not be read: change its permissions.") from None
-    return [
-        folder / child
-        for child in sorted(children)
-        if not is_hidden(child) and (not names or child.lower() in names)
-    ]
-
-
-def _images_below(root: Path, folder: Path) -> list[str]:
-    """Paths relative to the root, in no order."""
-
-    def stop(error: OSError) -> None:
-        raise InputError(f"{error.filename!r} may not be read: change its permissions.")
-
-    paths = []
-    for place, children, files in os.walk(folder, onerror=stop):
-        children[:] = [child for child in children if not is_hidden(child)]
-        at = Path(place).relative_to(root)
-        paths += [(at / file).as_posix() for file in files if is_image(file)]
-    for path in paths:
-        if re.search("[\ud800-\udfff]", path):  # how Python holds bytes that are no UTF-8
-            raise InputError(f"{path!r} in {str(root)!r} is not named in UTF-8: rename it.")
-    return paths
 
 
 def _check_no_loose_images(part: Path) -> None:
@@ -297,31 +197,3 @@ def _check_no_loose_images(part: Path) -> None:
             f"{str(part / loose[0])!r} lies beside the folders, so that nothing says whether it is "
             "good: move it into good or into a folder that names its defect."
         )
-
-
-def _masks(
-    root: Path, kind: Path, paths: list[str], folder: str = "ground_truth"
-) -> dict[str, str]:
-    """The mask of each image of one defect, or of the good ones, that has one, by name."""
-    masks = {
-        PurePosixPath(mask).relative_to(ground.relative_to(root).as_posix()).with_suffix(""): mask
-        for part in _subfolders(root, (folder,))
-        for ground in _subfolders(part, (kind.name.lower(),))
-        for mask in _images_below(root, ground)
-    }
-    at = kind.relative_to(root).as_posix()
-    stems = {path: PurePosixPath(path).relative_to(at).with_suffix("") for path in paths}
-    times = Counter(stems.values())
-    return {
-        path: masks[name]
-        for path, stem in stems.items()
-        if times[stem] == 1  # a.png beside a.jpg: the mask could be either's
-        for name in (stem.with_name(f"{stem.name}_mask"), stem)
-        if name in masks
-    }
-
-
-def natural(path: str) -> tuple[list[str | int], str]:
-    """A key that sorts 2 before 10, and Unicode's composed and decomposed letters as one."""
-    parts = re.split(r"([0-9]+)", unicodedata.normalize("NFC", path))
-    return [int(part) if i % 2 else part for i, part in enumerate(parts)], path

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from adnlib import model_files
-from adnlib.datasets import image_files
 from adnlib.errors import InputError
+from adnlib.files import image_files
 from adnlib.inputs import good_files, read_images
 from adnlib.model import FPR, HOLDOUT, AttentDifferNet
 from adnlib.threshold import check_shares, clopper_pearson

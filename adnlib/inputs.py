@@ -11,8 +11,9 @@ import numpy as np
 import torch
 from PIL import Image
 
-from adnlib.datasets import image_files, read_samples
+from adnlib.datasets import read_samples
 from adnlib.errors import InputError
+from adnlib.files import image_files
 from adnlib.images import load_images, resize_image
 from adnlib.pixels import Pixels
 

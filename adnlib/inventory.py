@@ -18,14 +18,14 @@ from adnlib.datasets import (
     absent,
     check_counts,
     check_for_auroc,
-    check_masks,
     find,
-    is_hidden,
     locate,
     read_samples,
 )
 from adnlib.demo import DEMO_SETS
 from adnlib.errors import InputError
+from adnlib.files import is_hidden
+from adnlib.masks import check_masks
 from adnlib.members import archive_stem
 
 WIDTH = 100

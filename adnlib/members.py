@@ -22,8 +22,8 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, cast
 
-from adnlib.datasets import is_hidden
 from adnlib.errors import InputError
+from adnlib.files import is_hidden
 
 SUFFIXES = (".zip", ".tar", ".tar.gz", ".tar.xz", ".tgz", ".txz")
 MOST_MEMBERS = 1_000_000

@@ -14,7 +14,6 @@ from adnlib.comparison import published_numbers
 from adnlib.datasets import (
     check_counts,
     check_for_auroc,
-    check_masks,
     find,
     locate,
     read_samples,
@@ -22,6 +21,7 @@ from adnlib.datasets import (
 from adnlib.demo import DEMO_SETS
 from adnlib.errors import InputError
 from adnlib.grid import Grid, Options
+from adnlib.masks import check_masks
 from adnlib.runs import project_path
 from adnlib.settings import check_names
 

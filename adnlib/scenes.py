@@ -14,7 +14,6 @@ import pandas as pd
 import torch
 
 from adnlib.background import background
-from adnlib.datasets import foregrounds
 from adnlib.evaluation import Array
 from adnlib.explain import upsample
 from adnlib.images import read_image, read_mask
@@ -29,6 +28,7 @@ from adnlib.localization import (
     pixel_auroc,
     pointing,
 )
+from adnlib.masks import foregrounds
 from adnlib.records import Run
 from adnlib.significance import DRAWS, drawn_again
 

@@ -18,9 +18,9 @@ import numpy as np
 import torch
 from PIL import Image
 
-from adnlib.datasets import is_hidden, is_image, natural
 from adnlib.errors import InputError
 from adnlib.evaluation import percentiles
+from adnlib.files import is_hidden, is_image, natural
 from adnlib.images import read_image
 from adnlib.machine import cores
 from adnlib.model import AttentDifferNet

@@ -21,9 +21,9 @@ import torch
 from throughput import peak, reset_peak, tabulated
 
 from adnlib import AttentDifferNet
-from adnlib.datasets import image_files
 from adnlib.demo import make_demo
 from adnlib.errors import InputError
+from adnlib.files import image_files
 from adnlib.inputs import read_images
 from adnlib.runs import describe_device
 

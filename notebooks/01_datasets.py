@@ -5,6 +5,8 @@
 #     text_representation:
 #       extension: .py
 #       format_name: percent
+#       format_version: '1.3'
+#       jupytext_version: 1.19.6
 #   kernelspec:
 #     display_name: Python 3 (ipykernel)
 #     language: python
@@ -36,6 +38,7 @@ import pandas as pd
 from adnlib import datasets
 from adnlib.demo import make_demo
 from adnlib.images import read_image
+from adnlib.masks import check_masks
 
 root = runs.project_path(data_root)
 if root == runs.project_path("data/demo"):
@@ -83,7 +86,7 @@ everything.groupby(["dataset", "category", "split", "defect"]).size().rename("im
 for (dataset, category), (folder, samples) in tables.items():
     for warning in (
         datasets.check_counts(dataset, category, samples),
-        datasets.check_masks(folder, samples),
+        check_masks(folder, samples),
     ):
         print(warning or f"{dataset}/{category}: as expected")
 

@@ -10,6 +10,8 @@ import pytest
 from adnlib import datasets
 from adnlib.catalogue import CATALOGUE, Counts
 from adnlib.errors import InputError
+from adnlib.files import image_files
+from adnlib.masks import check_masks
 
 REAL = Path(
     os.environ.get("ADNLIB_TEST_DATA", Path(__file__).resolve().parents[2] / "shared" / "data")
@@ -248,16 +250,16 @@ def test_masks_pair_by_name_or_not_at_all(tmp_path):
         "test/a/0.jpg": "ground_truth/a/0.png",
         "test/b/0.png": "ground_truth/b/0_mask.png",
     }
-    warning = datasets.check_masks(tmp_path, samples)
+    warning = check_masks(tmp_path, samples)
     assert warning
     assert warning.startswith("2 of 4 masks")
 
 
 def test_check_masks_is_silent_where_all_fit_or_none_are(tmp_path):
     fits = category(tmp_path / "fits")
-    assert datasets.check_masks(fits, datasets.read_samples(fits)) is None
+    assert check_masks(fits, datasets.read_samples(fits)) is None
     none = make(tmp_path / "none", "train/good/0.png")
-    assert datasets.check_masks(none, datasets.read_samples(none)) is None
+    assert check_masks(none, datasets.read_samples(none)) is None
 
 
 def test_read_samples_without_training_images(tmp_path):
@@ -329,18 +331,18 @@ def test_check_counts_warns_where_they_differ(tmp_path):
 
 def test_image_files_of_any_folder(tmp_path):
     make(tmp_path / "in", "10.png", "9.PNG", "sub/1.jpg", ".x.png", "notes.txt")
-    assert datasets.image_files(tmp_path / "in") == ["9.PNG", "10.png", "sub/1.jpg"]
+    assert image_files(tmp_path / "in") == ["9.PNG", "10.png", "sub/1.jpg"]
     with pytest.raises(InputError, match="holds no images"):
-        datasets.image_files(make(tmp_path / "none", "a.txt"))
+        image_files(make(tmp_path / "none", "a.txt"))
     with pytest.raises(InputError, match="does not exist"):
-        datasets.image_files(tmp_path / "no")
+        image_files(tmp_path / "no")
 
 
 def test_decomposed_letters_sort_as_composed_ones(tmp_path):
     """File systems hold one or the other form of a name: the order must not depend on which."""
     for place, name in (("composed", "\u00e9.png"), ("decomposed", "e\u0301.png")):
         make(tmp_path / place, name, "z.png")
-        assert datasets.image_files(tmp_path / place) == ["z.png", name]
+        assert image_files(tmp_path / place) == ["z.png", name]
 
 
 @pytest.mark.data

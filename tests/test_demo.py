@@ -12,9 +12,10 @@ import pytest
 import torch
 from PIL import Image
 
-from adnlib.datasets import foregrounds, read_samples
+from adnlib.datasets import read_samples
 from adnlib.demo import DEMO_SETS, draw_sample, make_demo
 from adnlib.errors import InputError
+from adnlib.masks import foregrounds
 
 FEW = {"size": 64, "train": 2, "good": 1, "anomalous": 4}  # four: one defect has two pictures
 # What 128 px can show of the subtlest defect; 256 px shows four times as many pixels.

@@ -16,10 +16,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from adnlib.datasets import FOREGROUND
 from adnlib.demo import outdoor, parts, wafer
 from adnlib.demo.paint import Picture
 from adnlib.errors import InputError
+from adnlib.masks import FOREGROUND
 
 DEMO_SETS = {"demo_parts": "bracket", "demo_outdoor": "insulator", "demo_wafer": "chip"}
 MARKER = "demo.json"

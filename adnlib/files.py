@@ -1,0 +1,86 @@
+"""Folders of image files: which names count, what lies below, in which order.
+
+It knows no layout and opens no image.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import unicodedata
+from collections.abc import Iterable
+from pathlib import Path
+
+from adnlib.errors import InputError
+
+IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+
+
+def image_files(folder: Path) -> list[str]:
+    """All images below any folder, as POSIX paths relative to it, numbers sorted by value.
+
+    Raises:
+        InputError: no such folder, or no image in it.
+    """
+    check_folder(folder, "give a folder of images")
+    paths = sorted(images_below(folder, folder), key=natural)
+    if not paths:
+        raise InputError(
+            f"{str(folder)!r} holds no images: give a folder of {', '.join(IMAGE_SUFFIXES)} files."
+        )
+    return paths
+
+
+def images_below(root: Path, folder: Path) -> list[str]:
+    """Paths relative to the root, in no order."""
+
+    def stop(error: OSError) -> None:
+        raise InputError(f"{error.filename!r} may not be read: change its permissions.")
+
+    paths = []
+    for place, children, files in os.walk(folder, onerror=stop):
+        children[:] = [child for child in children if not is_hidden(child)]
+        at = Path(place).relative_to(root)
+        paths += [(at / file).as_posix() for file in files if is_image(file)]
+    for path in paths:
+        if re.search("[\ud800-\udfff]", path):  # how Python holds bytes that are no UTF-8
+            raise InputError(f"{path!r} in {str(root)!r} is not named in UTF-8: rename it.")
+    return paths
+
+
+def subfolders(folder: Path, names: Iterable[str] = ()) -> list[Path]:
+    """Folders directly beneath, sorted; of these names alone (in any case) where some are given."""
+    names = tuple(names)
+    try:
+        with os.scandir(folder) as entries:
+            children = [entry.name for entry in entries if entry.is_dir()]
+    except PermissionError:
+        raise InputError(f"{str(folder)!r} may not be read: change its permissions.") from None
+    return [
+        folder / child
+        for child in sorted(children)
+        if not is_hidden(child) and (not names or child.lower() in names)
+    ]
+
+
+def check_folder(folder: Path, advice: str) -> None:
+    if not folder.exists():
+        raise InputError(f"{str(folder)!r} does not exist: {advice}.")
+    if not folder.is_dir():
+        raise InputError(f"{str(folder)!r} is a file: {advice}.")
+
+
+def is_hidden(name: str) -> bool:
+    """Whether a file or folder of this name is passed over."""
+    return name.startswith(".") or name == "__MACOSX"
+
+
+def is_image(name: str) -> bool:
+    """Whether a file of this name is taken for an image."""
+    return not is_hidden(name) and name.lower().endswith(IMAGE_SUFFIXES)
+
+
+def natural(path: str) -> tuple[list[str | int], str]:
+    """A key that sorts 2 before 10, and Unicode's composed and decomposed letters as one."""
+    parts = re.split(r"([0-9]+)", unicodedata.normalize("NFC", path))
+    return [int(part) if i % 2 else part for i, part in enumerate(parts)], path
