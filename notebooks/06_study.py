@@ -5,6 +5,8 @@
 #     text_representation:
 #       extension: .py
 #       format_name: percent
+#       format_version: '1.3'
+#       jupytext_version: 1.19.6
 #   kernelspec:
 #     display_name: Python 3 (ipykernel)
 #     language: python
@@ -35,7 +37,9 @@ parameters = runs.check_parameters(globals(), ["results"])
 #
 # `statistics.csv` has AUROC with its interval, average precision, best F1 and the false positive
 # rate at 95 % recall. `paired.csv` has the differences to plain DifferNet with the same seeds and
-# test images; `delong.csv` DeLong's test for each pair of runs.
+# test images; `delong.csv` DeLong's test for each pair of runs. `choice.csv` has what the choice of
+# the epoch alone adds to the last epoch's AUROC: what "best on test" adds, which looks at the test
+# labels, is no property of any method.
 
 # %%
 import pandas as pd
@@ -44,7 +48,7 @@ from IPython.display import Image, Markdown
 from adnlib import forest, study
 
 folder = runs.project_path(parameters["results"])
-statistics, paired, delong, text = study.write_study(folder)
+*_, delong, _, text = study.write_study(folder)
 
 # %%
 Markdown(text.read_text(encoding="utf-8"))
@@ -60,19 +64,6 @@ pictures = forest.draw_paired(folder)
 Image(
     filename=str(pictures[0]), width=900
 ) if pictures else "no variant stands beside plain DifferNet"
-
-# %% [markdown]
-# ## What the choice of the epoch alone is worth
-#
-# Points of AUROC over the last epoch, mean over categories. `best_on_test` looks at the test
-# labels: what it adds is no property of any method.
-
-# %%
-table = pd.read_csv(statistics)
-means = table.pivot_table(
-    index=["dataset", "method"], columns="epoch_selection", values="auroc", sort=False
-)
-means.sub(means["last"], axis=0).drop(columns="last").round(2)
 
 # %% [markdown]
 # ## DeLong's test of single runs

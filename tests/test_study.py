@@ -20,7 +20,7 @@ from adnlib.runs import SELECTIONS
 
 def tables_of(results: Path) -> dict[str, pd.DataFrame]:
     """What `write_study` wrote."""
-    return {path.stem: pd.read_csv(path) for path in study.write_study(results)[:3]}
+    return {path.stem: pd.read_csv(path) for path in study.write_study(results)[:4]}
 
 
 def test_measures_at_hand() -> None:
@@ -79,6 +79,33 @@ def test_differences_are_paired_by_seed_and_category(tmp_path: Path) -> None:
     assert len(tables_of(tmp_path)["delong"]) == 2 * 2 * len(SELECTIONS)
 
 
+def test_what_the_choice_of_the_epoch_adds_is_seen_in_the_same_runs(tmp_path: Path) -> None:
+    make_grid(tmp_path, categories=["bottle", "screw"], variants=["none", "se"], seeds=3)
+    table = tables_of(tmp_path)["choice"]
+    assert len(table) == 2 * 3 * (len(SELECTIONS) - 1)
+    assert set(table["epoch_selection"]) == set(SELECTIONS) - {"last"}
+    best = table[table["epoch_selection"] == "best_on_test"].set_index(["category", "variant"])
+    gained = {
+        category: 100
+        * np.mean(
+            [
+                run.aurocs["best_on_test"] - run.aurocs["last"]
+                for run in read_runs(tmp_path)
+                if (run.category, run.variant) == (category, "none")
+            ]
+        )
+        for category in ("bottle", "screw")
+    }
+    for category, points in gained.items():
+        assert best.loc[(category, "none"), "difference"] == pytest.approx(points, abs=1e-3)
+    mean = best.loc[("mean", "none"), "difference"]
+    assert mean == pytest.approx(np.mean(list(gained.values())), abs=1e-3)
+    text = (tmp_path / "tables/statistics.md").read_text()
+    assert "points of AUROC that the choice of the epoch adds" in text
+    std = tables_of(tmp_path)["statistics"].set_index(["category", "variant", "epoch_selection"])
+    assert f"± {std.loc[('screw', 'se', 'averaged'), 'std']:.2f} |" in text
+
+
 def test_the_same_scores_differ_by_nothing(tmp_path: Path) -> None:
     for variant in ("none", "se"):
         folder = make_run(tmp_path, variant=variant)
@@ -113,10 +140,12 @@ def test_markdown_and_figure_show_every_selection(tmp_path: Path) -> None:
     make_grid(tmp_path, variants=["none", "se", "cbam_frozen"], weights="random")
     study.write_study(tmp_path)
     text = (tmp_path / "tables/statistics.md").read_text()
-    assert text.count("RANDOM WEIGHTS") == 2
-    [header] = [line for line in text.splitlines() if "selected epoch" in line]
-    assert all(part in header for part in ("last epoch", "best on test"))
-    assert text.count("AttentDifferNet (CBAM), untrained") == 2 + 3
+    assert text.count("RANDOM WEIGHTS") == 3
+    headers = [line for line in text.splitlines() if "selected epoch" in line]
+    assert len(headers) == 2
+    for part in ("last epoch", "best on test", "scores averaged"):
+        assert all(part in header for header in headers)
+    assert text.count("AttentDifferNet (CBAM), untrained") == 2 + 3 + 3
     png, pdf = forest.draw_paired(tmp_path)
     assert png.stat().st_size > 10_000
     assert pdf.read_bytes().startswith(b"%PDF")

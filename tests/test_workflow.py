@@ -56,7 +56,7 @@ STUDY = """
 import pathlib
 folder = pathlib.Path(results, "tables")
 folder.mkdir(exist_ok=True)
-for name in ("statistics.csv", "statistics.md", "paired.csv", "delong.csv"):
+for name in ("statistics.csv", "statistics.md", "paired.csv", "delong.csv", "choice.csv"):
     (folder / name).write_text("")
 """
 FIGURE = """
