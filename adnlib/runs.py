@@ -8,12 +8,9 @@ from __future__ import annotations
 
 import ast
 import dataclasses
-import importlib.metadata
 import itertools
 import json
 import math
-import platform
-import subprocess
 import time
 import warnings
 from collections.abc import Callable, Iterable, Mapping
@@ -35,6 +32,7 @@ from adnlib.folders import DONE, is_done, run_folder, take, write_json, writing
 from adnlib.images import load_images
 from adnlib.model import AttentDifferNet, ModelSettings
 from adnlib.pixels import Pixels
+from adnlib.provenance import describe_device, git_revision, versions
 from adnlib.settings import check_choice, check_names, check_positive
 from adnlib.training import hold_out
 from adnlib.variants import FROZEN, STANDARDIZED
@@ -50,7 +48,6 @@ HOLDOUT = "holdout.csv"
 threshold is made of that has seen no test label."""
 MAPS = "maps.npz"
 """Grad-CAM maps of the test images' scores, in the order of `scores.csv`."""
-PACKAGES = ("adnlib", "torch", "torchvision", "FrEIA", "grad-cam", "numpy", "pillow")
 
 
 @dataclass(frozen=True)
@@ -297,9 +294,8 @@ class Run:
             },
             "weights_sha256": self.model.embedding.weights_sha256,
             "device": describe_device(self.model.device),
-            "versions": {"python": platform.python_version()}
-            | {name: importlib.metadata.version(name) for name in PACKAGES},
-            "git": _git_revision(),
+            "versions": versions(),
+            "git": git_revision(),
             "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         }
 
@@ -319,16 +315,6 @@ class _Look:
         return self._kept
 
 
-def describe_device(device: torch.device) -> str:
-    """The hardware in words."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
-    names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
-    return f"{(names or [platform.processor()])[0]}, {torch.get_num_threads()} threads"
-
-
 def _check_same_settings(folder: Path, settings: Settings) -> None:
     if not is_done(folder):
         return
@@ -341,16 +327,3 @@ def _check_same_settings(folder: Path, settings: Settings) -> None:
                 f"{folder} holds a finished run with {name} = {found!r}, not {asked!r}: give "
                 "another results folder, or delete this one."
             )
-
-
-def _git_revision() -> str | None:
-    try:
-        return subprocess.run(
-            ["git", "describe", "--always", "--dirty", "--abbrev=12"],
-            cwd=Path(__file__).parent,
-            capture_output=True,
-            text=True,
-            check=True,
-        ).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return None

@@ -27,8 +27,8 @@ from adnlib.errors import InputError
 from adnlib.evaluation import roc
 from adnlib.images import load_images
 from adnlib.pixels import Pixels
+from adnlib.provenance import describe_device
 from adnlib.records import read_run
-from adnlib.runs import describe_device
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

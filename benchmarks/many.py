@@ -25,7 +25,7 @@ from adnlib.demo import make_demo
 from adnlib.errors import InputError
 from adnlib.files import image_files
 from adnlib.inputs import read_images
-from adnlib.runs import describe_device
+from adnlib.provenance import describe_device
 
 _DRAWN = 50
 

@@ -30,7 +30,7 @@ from adnlib.errors import InputError
 from adnlib.evaluation import roc
 from adnlib.images import load_images
 from adnlib.precision import PRECISIONS
-from adnlib.runs import describe_device
+from adnlib.provenance import describe_device
 
 _HIGH_WATER = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 

@@ -94,6 +94,8 @@ import matplotlib.pyplot as plt
 import seaborn as sns
 import torch
 
+from adnlib.provenance import describe_device
+
 sns.set_theme(style="whitegrid", palette="colorblind")
 
 # %% [markdown]
@@ -103,7 +105,7 @@ sns.set_theme(style="whitegrid", palette="colorblind")
 
 # %%
 run = runs.Run(settings)
-print(f"{run.folder}\n{runs.describe_device(run.model.device)}, torch {torch.__version__}")
+print(f"{run.folder}\n{describe_device(run.model.device)}, torch {torch.__version__}")
 run.samples.groupby(["split", "defect"]).size().rename("images").to_frame().T
 
 # %%
