@@ -194,8 +194,9 @@ def _draw_category(
             heat = overlay(pixels, category.maps[variant][column], scale)
             axes = page.axes(x, y + _below(row), _PICTURE, _PICTURE)
             draw_picture(axes, heat, mask)
-            if scale > category.normal[variant]:
-                _corner(axes, f"{scale / category.normal[variant]:.2g} times")
+            factor = scale / category.normal[variant]
+            if factor > 1:
+                _corner(axes, f"{factor:{'.2f' if factor < 10 else '.2g'}} times")
             score, percentile = (image[f"{of}_{variant}"] for of in ("score", "percentile"))
             under = y + _below(row) + _PICTURE + 0.03
             text = f"{score:.3g} · P{percentile:.0f}"

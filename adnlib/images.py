@@ -23,7 +23,7 @@ from adnlib.pixels import Pixels, allocate
 FORMATS = ("BMP", "JPEG", "PNG", "TIFF", "WEBP")
 
 
-def read_image(path: Path, size: int) -> torch.Tensor:
+def read_image(path: str | Path, size: int) -> torch.Tensor:
     """One image, resized to a square whatever its shape, as uint8 (3, size, size), RGB.
 
     The resizing is PIL's bilinear one, so the pixels equal those of torchvision's `Resize` on a PIL
@@ -33,7 +33,7 @@ def read_image(path: Path, size: int) -> torch.Tensor:
     Raises:
         InputError: the file is no whole image, or one of a kind that has no 8-bit reading.
     """
-    return torch.from_numpy(_pixels(path, size))
+    return torch.from_numpy(_pixels(Path(path), size))
 
 
 def resize_image(image: Image.Image, size: int) -> torch.Tensor:

@@ -64,6 +64,7 @@ def test_pixels_equal_differnets(tmp_path, shape, size):
 def test_formats(tmp_path, suffix, options):
     path = save(picture(), tmp_path / f"a.{suffix}", **options)
     assert torch.equal(read_image(path, SIZE), resized(Image.open(path)))
+    assert torch.equal(read_image(str(path), SIZE), read_image(path, SIZE))
 
 
 def test_the_content_decides_the_format_not_the_suffix(tmp_path):
