@@ -1,4 +1,4 @@
-"""What this computer offers: cores, memory, cache, GPUs; and processes that end with their parent.
+"""What this computer offers: cores, memory, GPUs; and processes that end with their parent.
 
 It decides nothing: how many runs go at a time is the grid's rule.
 """
@@ -10,8 +10,6 @@ import os
 import signal
 import sys
 from pathlib import Path
-
-import platformdirs
 
 PR_SET_PDEATHSIG = 1
 """Linux, `man 2 prctl`: the signal that a process gets when its parent ends."""
@@ -31,12 +29,6 @@ def memory() -> int:
     available = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     limit = _read("/sys/fs/cgroup/memory.max")
     return min(available, int(limit)) if limit.isdigit() else available
-
-
-def cache_folder() -> Path:
-    """The folder of fetched weights, and of images that memory does not hold: $ADNLIB_CACHE, else
-    the user's cache folder."""
-    return Path(os.environ.get("ADNLIB_CACHE") or platformdirs.user_cache_dir("adnlib"))
 
 
 def gpus() -> list[str]:

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 from adnlib import machine
+from adnlib.cache import cache_folder
 from adnlib.errors import InputError
 
 _SHARE = 4  # of the machine's memory, where no budget is given: a run has more to keep than images
@@ -118,7 +119,7 @@ def allocate(count: int, size: int, budget: float = 0) -> Pixels:
 
 
 def _file(size: int, allowed: float) -> mmap.mmap:
-    folder = machine.cache_folder()
+    folder = cache_folder()
     try:
         folder.mkdir(parents=True, exist_ok=True)
         # A file with holes would end the process at the first write that the disk has no room for.

