@@ -41,8 +41,8 @@ class FreshViews:
         max_angle: float,
         generator: torch.Generator,
     ) -> None:
-        self._embedding, self._images = embedding, images
-        self._views, self._max_angle, self._generator = views, max_angle, generator
+        self.images, self.generator = images, generator
+        self._embedding, self._views, self._max_angle = embedding, views, max_angle
 
     @property
     def gates(self) -> GateMonitor:
@@ -50,31 +50,24 @@ class FreshViews:
         return GateMonitor(self._embedding.network)
 
     def batch(self, chosen: torch.Tensor) -> torch.Tensor:
-        angles = draw_angles(len(chosen), self._views, self._generator, self._max_angle)
+        angles = draw_angles(len(chosen), self._views, self.generator, self._max_angle)
         device = self._embedding.mean.device
-        return self._embedding.embed(self._images[chosen].to(device), angles).flatten(0, 1)
+        return self._embedding.embed(self.images[chosen].to(device), angles).flatten(0, 1)
 
 
 class BankedViews:
     """Every batch is of some of the views that each image has in the bank, none of them twice."""
 
-    def __init__(
-        self,
-        embedding: MultiScaleEmbedding,
-        images: Pictures,
-        views: int,
-        max_angle: float,
-        generator: torch.Generator,
-        size: int,
-    ) -> None:
-        """Embed `size` random views of each image; the bank lies on the embedding's device."""
-        self._views, self._generator = views, generator
-        self.gates = GateMonitor(embedding.network)
-        fresh = FreshViews(embedding, images, size, max_angle, generator)
+    def __init__(self, made: FreshViews, views: int) -> None:
+        """Embed the views of each image that a batch of `made` would be of; draw so many of them.
+
+        The bank lies on the embedding's device.
+        """
+        self._views, self._generator = views, made.generator
+        self.gates = made.gates
+        one_by_one = torch.arange(len(made.images))[:, None]
         with torch.no_grad(), self.gates:
-            self._bank = torch.stack(
-                [fresh.batch(one) for one in torch.arange(len(images))[:, None]]
-            )
+            self._bank = torch.stack([made.batch(one) for one in one_by_one])
 
     def batch(self, chosen: torch.Tensor) -> torch.Tensor:
         lots = torch.rand(len(chosen), self._bank.shape[1], generator=self._generator)

@@ -159,9 +159,9 @@ def train(
         fused=True,
     )
     average = _Average(flow, settings.flow_average)
-    views = embedding, images, settings.train_views, settings.max_angle, generator
-    bank = settings.view_bank
-    source: Source = BankedViews(*views, bank) if bank else FreshViews(*views)
+    made = settings.view_bank or settings.train_views
+    fresh = FreshViews(embedding, images, made, settings.max_angle, generator)
+    source: Source = BankedViews(fresh, settings.train_views) if settings.view_bank else fresh
     precision = embedding.settings.precision
     # fp16 has no numbers as small as the gradients of the attention blocks.
     scaled = embedding.trained and precision == "fp16"

@@ -49,7 +49,8 @@ def test_fresh_views_are_new_at_every_look(images):
 
 
 def test_banked_views_are_some_of_each_images_own_and_none_twice(images):
-    source = BankedViews(new_embedding(), images, VIEWS, ANGLE, generator(), BANK)
+    made = FreshViews(new_embedding(), images, BANK, ANGLE, generator())
+    source = BankedViews(made, VIEWS)
     drawing = generator()
     bank = torch.cat(
         [
