@@ -64,6 +64,7 @@ def subfolders(folder: Path, names: Iterable[str] = ()) -> list[Path]:
 
 
 def check_folder(folder: Path, advice: str) -> None:
+    """Raise InputError, with this advice, where there is no such folder."""
     if not folder.exists():
         raise InputError(f"{str(folder)!r} does not exist: {advice}.")
     if not folder.is_dir():

@@ -115,7 +115,13 @@ def allocate(count: int, size: int, budget: float = 0) -> Pixels:
     if _bytes(shape) > allowed:
         mapped = _file(_bytes(shape), allowed)
         return Pixels(torch.frombuffer(mapped, dtype=torch.uint8).view(shape), mapped=mapped)
-    return Pixels(torch.empty(shape, dtype=torch.uint8))
+    try:
+        return Pixels(torch.empty(shape, dtype=torch.uint8))
+    except RuntimeError:
+        raise InputError(
+            f"{count} images of {size} x {size} px take {_bytes(shape) / 1e9:.0f} GB, more than "
+            "there is memory: set memory_budget or image_size lower."
+        ) from None
 
 
 def _file(size: int, allowed: float) -> mmap.mmap:

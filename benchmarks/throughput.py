@@ -11,6 +11,7 @@ seed, implementation and precision; the last line is for programs, and of the fi
 from __future__ import annotations
 
 import argparse
+import functools
 import math
 import sys
 import time
@@ -141,11 +142,11 @@ def _rates(
     """
     views = scored * model.settings.test_views
     return {
+        "peak_gb": peak(model.device) / 1e9,  # before what follows takes memory of its own
         "train_views_per_s": trained * model.settings.train_views / row["train_seconds"],
         "test_images_per_s": scored / row["score_seconds"],
         "conv_tflops": views * _operations(model) / row["score_seconds"] / 1e12,
         "matmul_tflops": _matmul_rate(str(row["precision"]), model.device) / 1e12,
-        "peak_gb": peak(model.device) / 1e9,
         "device": describe_device(model.device),
         "torch": torch.__version__,
     }
@@ -159,6 +160,7 @@ def _operations(model: AttentDifferNet) -> int:
     return counter.get_total_flops()
 
 
+@functools.cache
 def _matmul_rate(precision: str, device: torch.device, size: int = 2048, times: int = 8) -> float:
     """Operations a second, the best of some products."""
     dtype = PRECISIONS[precision] or torch.float32

@@ -86,6 +86,11 @@ def test_without_a_budget_it_is_a_quarter_of_the_machines_memory(cache, monkeypa
     assert allocate(COUNT + 1, SIZE).on_disk
 
 
+def test_a_budget_beyond_the_memory_is_told(cache):
+    with pytest.raises(InputError, match=r"more than there is memory: set memory_budget"):
+        allocate(10**10, 512, budget=1e12)
+
+
 def test_a_disk_without_room_is_named_with_what_to_do(cache):
     with pytest.raises(
         InputError,
