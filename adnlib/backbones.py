@@ -18,7 +18,7 @@ from adnlib.coupling import Coupled, couple
 from adnlib.errors import InputError
 from adnlib.precision import PRECISIONS, computing
 from adnlib.settings import check_choice, check_positive
-from adnlib.views import rotate
+from adnlib.views import pixel_table, views_from
 
 _MEAN = (0.485, 0.456, 0.406)
 _STD = (0.229, 0.224, 0.225)
@@ -151,17 +151,14 @@ class MultiScaleEmbedding(nn.Module):
 
     def forward(self, views: torch.Tensor) -> torch.Tensor:
         """Embed uint8 views (N, 3, S, S) as float32 (N, features)."""
-        scaled = self.scaled(self.normalized(views))
-        with computing(self.settings.precision, views.device):
-            return torch.cat(
-                [self.network(pixels).mean((2, 3), dtype=torch.float32) for pixels in scaled], 1
-            )
+        return self._of_pixels(self.normalized(views))
 
     def embed(self, images: torch.Tensor, angles: torch.Tensor) -> torch.Tensor:
         """Embed every image at its angles.
 
-        Where no gradient is asked for, views are made and embedded a few at a time: on a CPU a
-        small chunk stays in the cache, and memory does not grow with the number of images.
+        An image is standardised once and then turned, black being a colour like any other. Where
+        no gradient is asked for, views are made and embedded a few at a time: on a CPU a small
+        chunk stays in the cache, and memory does not grow with the number of views.
 
         Args:
             images: uint8 (N, 3, S, S) on the embedding's device.
@@ -173,14 +170,17 @@ class MultiScaleEmbedding(nn.Module):
         count, views = angles.shape
         index = torch.arange(count, device=images.device).repeat_interleave(views)
         turns = angles.flatten()
+        black = self.normalized(torch.zeros_like(images[:1, :, :1, :1])).flatten()
+        table = pixel_table(self.normalized(images), black)
+        size = images.shape[-1]
         if self.trained and torch.is_grad_enabled():
-            embedded = self(rotate(images[index], turns))
+            embedded = self._of_pixels(views_from(table, index, turns, size))
         else:
             chunk = _CHUNK["cpu" if images.device.type == "cpu" else "accelerator"]
             with torch.no_grad():
                 embedded = torch.cat(
                     [
-                        self(rotate(images[some], turn))
+                        self._of_pixels(views_from(table, some, turn, size))
                         for some, turn in zip(index.split(chunk), turns.split(chunk), strict=True)
                     ]
                 )
@@ -197,6 +197,14 @@ class MultiScaleEmbedding(nn.Module):
             F.interpolate(pixels, size=self.settings.image_size // 2**scale) if scale else pixels
             for scale in range(self.settings.scales)
         ]
+
+    def _of_pixels(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Embed normalized views (N, 3, S, S) as float32 (N, features)."""
+        scaled = self.scaled(pixels)
+        with computing(self.settings.precision, pixels.device):
+            return torch.cat(
+                [self.network(each).mean((2, 3), dtype=torch.float32) for each in scaled], 1
+            )
 
     def train_attention(self) -> None:
         """Let the attention blocks learn; they are made frozen, like the backbone."""

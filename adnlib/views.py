@@ -32,9 +32,35 @@ def rotate(images: torch.Tensor, angles: torch.Tensor) -> torch.Tensor:
     count, channels, height, width = images.shape
     if height != width or angles.shape != (count,):
         raise ValueError(f"one angle a square image, got {images.shape} and {angles.shape}")
-    source, inside = _source_pixels(turns(angles, height).to(images.device), height)
-    pixels = images.flatten(2).gather(2, source.long()[:, None].expand(-1, channels, -1))
-    return torch.where(inside[:, None], pixels, 0).view(images.shape)
+    table = pixel_table(images, images.new_zeros(channels))
+    return views_from(table, torch.arange(count, device=images.device), angles, height)
+
+
+def pixel_table(images: torch.Tensor, black: torch.Tensor) -> torch.Tensor:
+    """The pixels of images (N, C, S, S), one below the other, and `black` (C,): (N * S * S + 1, C).
+
+    Many views are taken from one table, so what is done to its pixels is done once.
+    """
+    return torch.cat([images.permute(0, 2, 3, 1).flatten(0, 2), black[None]])
+
+
+def views_from(
+    table: torch.Tensor, chosen: torch.Tensor, angles: torch.Tensor, size: int
+) -> torch.Tensor:
+    """As `rotate`, of images in a `pixel_table`.
+
+    Args:
+        chosen: (V,), which image a view is of, on the table's device.
+        angles: (V,) degrees, float64, on any device.
+        size: of an image, px.
+
+    Returns:
+        (V, C, S, S), in channels-last order in memory.
+    """
+    source, inside = _source_pixels(turns(angles, size).to(table.device), size)
+    taken = torch.where(inside, source + chosen[:, None] * size**2, len(table) - 1)
+    pixels = table.index_select(0, taken.flatten())
+    return pixels.view(len(chosen), size, size, -1).permute(0, 3, 1, 2)
 
 
 def turns(angles: torch.Tensor, size: int) -> torch.Tensor:

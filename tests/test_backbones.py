@@ -72,6 +72,19 @@ def test_embed_equals_embedding_view_by_view():
         torch.testing.assert_close(embedded[i], embedding(views), rtol=1e-4, atol=1e-6)
 
 
+def test_turning_standardised_pixels_is_standardising_turned_ones():
+    embedding = MultiScaleEmbedding(EmbeddingSettings(**RANDOM), seed=0)
+    seen = []
+    embedding.network.register_forward_pre_hook(lambda _, pixels: seen.append(pixels[0]))
+    image = some_views(1)
+    angles = torch.tensor([[33.0, 170.0]], dtype=torch.float64)
+    embedding.embed(image, angles)
+    turned = rotate(image.expand(2, -1, -1, -1), angles[0])
+    assert (turned == 0).all(1).any()
+    assert torch.equal(seen[0], embedding.normalized(turned))
+    assert seen[0].is_contiguous(memory_format=torch.channels_last)
+
+
 def test_making_an_embedding_leaves_the_global_generator_as_it_was():
     torch.manual_seed(1)
     expected = torch.rand(1)
