@@ -18,16 +18,8 @@ from adnlib.comparison import MEAN
 from adnlib.errors import InputError
 from adnlib.evaluation import Array, mean_and_std, measures
 from adnlib.records import Run, read_runs, readable
-from adnlib.report import (
-    SELECTION_NAMES,
-    SELECTION_TITLES,
-    alert,
-    circumstances,
-    dataset_title,
-    with_spread,
-)
 from adnlib.significance import bootstrap, delong, interval, pair_wins, wilcoxon
-from adnlib.tables import Cell, Sheet
+from adnlib.study_sheets import study_sheets
 from adnlib.variants import variant_order, variant_title
 
 PLAIN = "none"
@@ -194,65 +186,6 @@ def delong_table(scored: Sequence[Scored]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=_DELONG)
 
 
-def study_sheets(
-    found: Sequence[Run],
-    statistics: pd.DataFrame,
-    paired: pd.DataFrame,
-    choice: pd.DataFrame,
-) -> Iterator[Sheet]:
-    """For each data set a table of measures, where there is a pair one of differences, and one of
-    what the choice of the epoch does."""
-    for dataset in sorted({run.dataset for run in found}):
-        group = [run for run in found if run.dataset == dataset]
-        rows = statistics[statistics["dataset"] == dataset]
-        rows = rows[rows["epoch_selection"] == "last"]
-        yield Sheet(
-            title=f"{dataset_title(group)}: measures in percent, {SELECTION_TITLES['last']}",
-            caption=f"{circumstances(group)}. Means over seeds. Interval: 95 % bootstrap over test "
-            "images. Best F1 is at the threshold that the test labels make best. The other epoch "
-            "selections: statistics.csv.",
-            header=["category", "method", "AUROC", "interval", "AP", "best F1", "FPR at 95 % TPR"],
-            rows=[[Cell(text) for text in _measured(row)] for row in rows.to_dict("records")],
-            alert=alert(group),
-            names=2,
-        )
-        rows = paired[paired["dataset"] == dataset]
-        if len(rows):
-            yield Sheet(
-                title=f"{dataset_title(group)}: points of AUROC over DifferNet, paired",
-                caption=f"{circumstances(group)}. Selected: by the lowest loss of held-out good "
-                "images. In brackets: 95 % bootstrap interval over seeds "
-                "and test images, which few seeds make too narrow. p: Wilcoxon, last epoch, over "
-                "categories, or over the seeds of the only one; fewer than six pairs cannot reach "
-                "0.05.",
-                header=[
-                    "category",
-                    "method",
-                    *(SELECTION_NAMES[name] for name in rows["epoch_selection"].unique()),
-                    "pairs",
-                    "p",
-                ],
-                rows=[[Cell(text) for text in line] for line in _differences(rows)],
-                alert=alert(group),
-                names=2,
-            )
-        rows = choice[choice["dataset"] == dataset]
-        yield Sheet(
-            title=f"{dataset_title(group)}: points of AUROC that the choice of the epoch adds",
-            caption=f"{circumstances(group)}. Against the last epoch of the same runs; in brackets "
-            "95 % bootstrap intervals over seeds and test images. Best on test was chosen by the "
-            "test labels, from as many looks at the test set as a run took. Behind ±: standard "
-            "deviation of AUROC over seeds, of the last epoch and of each choice.",
-            header=[
-                *("category", "method", SELECTION_NAMES["last"]),
-                *(SELECTION_NAMES[name] for name in rows["epoch_selection"].unique()),
-            ],
-            rows=[[Cell(text) for text in line] for line in _choices(rows, statistics)],
-            alert=alert(group),
-            names=2,
-        )
-
-
 _PAIRED = (
     *("dataset", "category", "variant", "method", "epoch_selection", "seeds"),
     *("difference", "low", "high", "pairs", "p", "rank_biserial"),
@@ -319,41 +252,3 @@ def _difference_row(
         "low": low,
         "high": high,
     }
-
-
-def _measured(row: dict[Any, Any]) -> list[str]:
-    return [
-        row["category"],
-        row["method"],
-        with_spread(row["auroc"], row["std"]),
-        f"[{row['low']:.1f}, {row['high']:.1f}]",
-        *(f"{row[name]:.2f}" for name in ("average_precision", "best_f1", "fpr_at_95_recall")),
-    ]
-
-
-def _differences(rows: pd.DataFrame) -> Iterator[list[str]]:
-    for (category, method), of_cell in rows.groupby(["category", "method"], sort=False):
-        texts = [_bounded(row) for row in of_cell.to_dict("records")]
-        last = of_cell.iloc[0]
-        pairs = "-" if pd.isna(last["pairs"]) else f"{last['pairs']:.0f}"
-        p = "-" if pd.isna(last["p"]) else f"{last['p']:.3f}"
-        yield [str(category), str(method), *texts, pairs, p]
-
-
-def _choices(rows: pd.DataFrame, statistics: pd.DataFrame) -> Iterator[list[str]]:
-    keys = ["dataset", "category", "variant", "epoch_selection"]
-    spread = statistics.set_index(keys)["std"].to_dict()
-    for (dataset, category, variant), of_cell in rows.groupby(keys[:3], sort=False):
-
-        def behind(selection: str, cell: tuple[Any, ...] = (dataset, category, variant)) -> str:
-            std = spread.get((*cell, selection), np.nan)
-            return "" if np.isnan(std) else f" ± {std:.2f}"
-
-        texts = [
-            _bounded(row) + behind(row["epoch_selection"]) for row in of_cell.to_dict("records")
-        ]
-        yield [str(category), variant_title(str(variant)), behind("last").strip() or "-", *texts]
-
-
-def _bounded(row: dict[Any, Any]) -> str:
-    return f"{row['difference']:+.2f} [{row['low']:+.1f}, {row['high']:+.1f}]"
