@@ -13,16 +13,16 @@ from collections.abc import Callable
 
 import numpy as np
 import pandas as pd
-import torch
 
 from adnlib.corruptions import RULES, corrupt
 from adnlib.errors import InputError
 from adnlib.evaluation import Array
 from adnlib.folders import write_json, writing
-from adnlib.images import read_image
+from adnlib.images import load_images
 from adnlib.model import AttentDifferNet
 from adnlib.model_files import identity
 from adnlib.model_settings import find_device
+from adnlib.pixels import Pictures, Pixels
 from adnlib.records import Run
 from adnlib.runs import HOLDOUT
 
@@ -66,7 +66,7 @@ class Exposure:
         }
         self._kept: dict[str, list[float]] = self._read()
         self._model: AttentDifferNet | None = None
-        self._images: torch.Tensor | None = None
+        self._images: Pixels | None = None
 
     def untouched(self) -> Array:
         """(N,) scores of the test images as they are."""
@@ -119,21 +119,21 @@ class Exposure:
             scores += self._score(corrupt(images, names, kind, severity, _SEED))
         return scores
 
-    def _score(self, images: torch.Tensor) -> list[float]:
+    def _score(self, images: Pictures) -> list[float]:
         if self._model is None:
             self._model = AttentDifferNet.load(self._run.folder, str(self._device))
             settings = self._model.settings
             self._model.settings = dataclasses.replace(settings, test_views=self.views)
         return self._model.score(images).tolist()
 
-    def _test_images(self) -> torch.Tensor:
+    def _test_images(self) -> Pixels:
         if self._images is None:
             self._images = self._load(self._paths)
         return self._images
 
-    def _load(self, paths: list[str]) -> torch.Tensor:
+    def _load(self, paths: list[str]) -> Pixels:
         folder, size = self._run.image_folder(paths), self._run.settings["image_size"]
-        return torch.stack([read_image(folder / path, size) for path in paths])
+        return load_images(folder, paths, size)[0]
 
 
 def _at_even_steps(samples: pd.DataFrame, images: int) -> pd.DataFrame:

@@ -13,11 +13,10 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import torch
 
 from adnlib.explain import saliency
 from adnlib.folders import writing
-from adnlib.images import read_image
+from adnlib.images import load_images
 from adnlib.map_kinds import USUAL, Saliency
 from adnlib.model import AttentDifferNet
 from adnlib.model_files import JSON_NAME, identity
@@ -79,7 +78,7 @@ def _kept_or_made(run: Run, kind: Saliency, path: Path, images: list[str]) -> np
         pass  # none, or none that can be used: they are made anew
     model = AttentDifferNet.load(run.folder)
     folder, size = run.image_folder(images), model.settings.image_size
-    pixels = torch.stack([read_image(folder / image, size) for image in images])
+    pixels, _ = load_images(folder, images, size)
     maps = saliency(model, pixels, _views(run), kind).numpy()
     with writing(run.folder):
         np.savez_compressed(path, maps=maps, model=digest)
