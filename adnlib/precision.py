@@ -7,6 +7,7 @@ AUROC (`benchmarks/README.md`).
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -23,10 +24,13 @@ PRECISIONS: dict[str, torch.dtype | None] = {
 """By name, what the convolutions' inputs and weights are cast to; sums are in fp32 in each."""
 
 _AMPERE = (8, 0)
+_WITHOUT_HALF = ("DEFAULT", "AVX2")  # of x86's CPUs; some with AVX-512 lack it, too
 
 
 def check_precision(precision: str, device: torch.device) -> None:
     """Refuse a precision that a device has not, since it would compute in another without a word.
+
+    A CPU without instructions for fp16 or bf16 computes them by a detour, which is warned of.
 
     Raises:
         InputError: TF32 is asked for where there is none.
@@ -36,6 +40,13 @@ def check_precision(precision: str, device: torch.device) -> None:
         raise InputError(
             f"precision is 'tf32', which {device} has not (NVIDIA's GPUs from Ampere on have it): "
             "train in fp32, and use a model trained in TF32 on such a GPU."
+        )
+    plain = torch.backends.cpu.get_cpu_capability() in _WITHOUT_HALF
+    if device.type == "cpu" and PRECISIONS[precision] and plain:
+        warnings.warn(
+            f"precision is {precision!r}, which this CPU has no instructions for: it will take "
+            "several times as long as fp32.",
+            stacklevel=1,  # so that it is said once, whoever asks
         )
 
 

@@ -1,5 +1,7 @@
 """Number formats of the convolutions: how far they are from fp32, and that they stay together."""
 
+import warnings
+
 import pytest
 import torch
 
@@ -91,6 +93,19 @@ def test_tf32_is_refused_where_there_is_none(device):
         InputError, match=r"precision is 'tf32', which cpu has not .* train in fp32"
     ):
         AttentDifferNet(precision="tf32", device=device, **TINY)
+
+
+@pytest.mark.parametrize(
+    ("precision", "capability", "warned"),
+    [("bf16", "AVX2", 1), ("fp16", "DEFAULT", 1), ("bf16", "AVX512", 0), ("fp32", "AVX2", 0)],
+)
+def test_a_detour_is_warned_of(precision, capability, warned, monkeypatch):
+    monkeypatch.setattr("torch.backends.cpu.get_cpu_capability", lambda: capability)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        check_precision(precision, torch.device("cpu"))
+    assert len(caught) == warned
+    assert all("several times as long as fp32" in str(each.message) for each in caught)
 
 
 def test_a_model_trained_in_tf32_does_not_load_where_there_is_none(tmp_path, monkeypatch):
