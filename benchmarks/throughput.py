@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import functools
-import math
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -33,6 +32,8 @@ from adnlib.images import load_images
 from adnlib.precision import PRECISIONS
 from adnlib.provenance import describe_device
 
+_SIZES = (256, 512, 1024, 2048, 4096, 8192)
+_SLOW = 0.1  # seconds: larger products would say the same
 _HIGH_WATER = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
@@ -161,19 +162,23 @@ def _operations(model: AttentDifferNet) -> int:
 
 
 @functools.cache
-def _matmul_rate(precision: str, device: torch.device, size: int = 2048, times: int = 8) -> float:
-    """Operations a second, the best of some products."""
+def _matmul_rate(precision: str, device: torch.device) -> float:
+    """Operations a second, the best of some products; of small ones where large ones are slow."""
     dtype = PRECISIONS[precision] or torch.float32
-    matrix = torch.ones(size, size, dtype=dtype, device=device)
-    best = math.inf
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
-    for _ in range(times):
-        began = time.perf_counter()
-        torch.mm(matrix, matrix)[0, 0].item()  # which waits for a GPU
-        best = min(best, time.perf_counter() - began)
+    best = 0.0
+    for size in _SIZES:
+        matrix = torch.ones(size, size, dtype=dtype, device=device)
+        for _ in range(4):
+            began = time.perf_counter()
+            torch.mm(matrix, matrix)[0, 0].item()  # which waits for a GPU
+            seconds = time.perf_counter() - began
+            best = max(best, 2 * size**3 / seconds)
+        if seconds > _SLOW:
+            break
     torch.set_float32_matmul_precision(before)
-    return 2 * size**3 / best
+    return best
 
 
 def run_published(

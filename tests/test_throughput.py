@@ -1,5 +1,7 @@
 """The benchmark times two ways to the same numbers, and says so in its last line."""
 
+import copy
+import itertools
 import re
 
 import accuracy
@@ -12,8 +14,9 @@ import torch
 import torchvision.transforms.functional as F
 from published import ManyViews, PublishedDetector
 from torchvision.datasets.folder import default_loader
+from torchvision.transforms import RandomRotation
 
-from adnlib import AttentDifferNet
+from adnlib import AttentDifferNet, sampling
 from adnlib.demo import make_demo
 from adnlib.images import read_image
 from adnlib.runs import Run, Settings
@@ -57,6 +60,27 @@ def test_an_epoch_trains_the_flow_alone(category):
     )
 
 
+def test_both_ways_train_to_the_same_flow(category, monkeypatch):
+    """Speed costs no AUROC: from the same angles, epochs of either leave the same weights."""
+    angles = 33.0, -110.0
+    turns = itertools.cycle(angles)
+    monkeypatch.setattr(RandomRotation, "get_params", staticmethod(lambda _: next(turns)))
+    drawn = torch.tensor([angles], dtype=torch.float64)
+    monkeypatch.setattr(sampling, "draw_angles", lambda images, *_: drawn.expand(images, -1))
+    model = AttentDifferNet(**TINY, epochs=5, train_views=2, learning_rate=0.01)
+    untrained = copy.deepcopy(model.flow)
+    detector = PublishedDetector(model)
+    optimizer = detector.optimizer()
+    paths = sorted((category / "train" / "good").iterdir())
+    for _ in range(5):
+        detector.train_epoch(paths, optimizer)
+    list(model.train_epochs(torch.stack([read_image(path, 64) for path in paths])))
+    flows = (untrained, model.flow, detector.flow)
+    for before, ours, theirs in zip(*(flow.parameters() for flow in flows), strict=True):
+        if before.requires_grad:
+            assert (ours - theirs).norm() <= 0.01 * (ours - before).norm()
+
+
 def test_every_look_turns_an_image_anew(category):
     data = ManyViews(sorted((category / "train" / "good").iterdir()), 64, views=3)
     assert data[0].shape == (3, 3, 64, 64)
@@ -79,7 +103,8 @@ def test_what_it_prints_and_writes(category, tmp_path, capsys):
     assert table["auroc"].between(0, 1).all()
     rates = table["test_images_per_s"]
     assert float(ratios[1]) == pytest.approx(rates["adnlib", "fp32"] / rates[ways[0]], abs=0.02)
-    assert (table["conv_tflops"] < table["matmul_tflops"]).all()
+    in_fp32 = table.xs("fp32", level="precision")  # products in bf16 may be slower than all else
+    assert (in_fp32["conv_tflops"] < in_fp32["matmul_tflops"]).all()
 
 
 def test_the_operations_are_those_of_alexnets_five_convolutions():
