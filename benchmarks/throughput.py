@@ -110,7 +110,7 @@ def _measured(asked: argparse.Namespace) -> pd.DataFrame:
     for seed in asked.seeds:
         for name, way in ways.items():
             for precision in asked.precision if name == "adnlib" else ["fp32"]:
-                model = _new_model(asked, seed, precision)
+                model = new_model(asked, seed, precision)
                 reset_peak(model.device)
                 row: dict[str, Any] = {"implementation": name, "precision": precision}
                 row |= {"seed": seed, **way(model)}
@@ -120,7 +120,8 @@ def _measured(asked: argparse.Namespace) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _new_model(asked: argparse.Namespace, seed: int, precision: str) -> AttentDifferNet:
+def new_model(asked: argparse.Namespace, seed: int, precision: str) -> AttentDifferNet:
+    """A detector with what the command line says, DifferNet's settings else."""
     return AttentDifferNet(
         image_size=asked.image_size,
         test_views=asked.views,
