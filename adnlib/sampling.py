@@ -2,7 +2,7 @@
 
 Turned anew is DifferNet's procedure: no view is seen twice. A bank embeds a fixed number of views
 of each image once, which makes an epoch cost the flow's share alone; but the flow learns these
-views by heart, and that costs AUROC (`benchmarks/README.md`).
+views by heart, and in a long training that costs AUROC (`benchmarks/README.md`).
 """
 
 from __future__ import annotations

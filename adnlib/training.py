@@ -38,7 +38,8 @@ class TrainingSettings:
     """Random rotations of each image in a batch."""
     view_bank: int = 0
     """Rotations of each image whose embeddings are kept, for batches to draw from; 0: batches are
-    rotated anew, as DifferNet's are. A bank is fast, and costs AUROC: benchmarks/README.md."""
+    rotated anew, as DifferNet's are. A bank is fast, and a small one costs AUROC in a long
+    training: benchmarks/README.md."""
     max_angle: float = 180.0
     """Rotations are uniform in +- this, degrees."""
     learning_rate: float = 2e-4

@@ -37,8 +37,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     table = tabulated(_measured, asked, asked.out.with_suffix(".csv"))
     if table is None:
         return 2
+    of_runs = table.groupby(["category", "variant", "views"])[["auroc", "ms_an_image"]]
     grid = sns.relplot(
-        table,
+        of_runs.mean().reset_index(),
         x="ms_an_image",
         y="auroc",
         hue="variant",
@@ -50,8 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     grid.set(xscale="log").set_titles("{col_name}").set_axis_labels("ms an image", "AUROC, percent")
     grid.savefig(asked.out.with_suffix(".png"), dpi=150)
-    means = table.groupby(["category", "variant", "views"])[["auroc", "ms_an_image"]]
-    print(means.agg(["mean", "std"]).round(2).to_string())
+    print(of_runs.agg(["mean", "std"]).round(2).to_string())
     return 0
 
 
