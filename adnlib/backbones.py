@@ -198,14 +198,6 @@ class MultiScaleEmbedding(nn.Module):
             for scale in range(self.settings.scales)
         ]
 
-    def _of_pixels(self, pixels: torch.Tensor) -> torch.Tensor:
-        """Embed normalized views (N, 3, S, S) as float32 (N, features)."""
-        scaled = self.scaled(pixels)
-        with computing(self.settings.precision, pixels.device):
-            return torch.cat(
-                [self.network(each).mean((2, 3), dtype=torch.float32) for each in scaled], 1
-            )
-
     def train_attention(self) -> None:
         """Let the attention blocks learn; they are made frozen, like the backbone."""
         for module in self.network.modules():
@@ -216,3 +208,11 @@ class MultiScaleEmbedding(nn.Module):
     def trained(self) -> bool:
         """Whether any part of the embedding learns."""
         return any(parameter.requires_grad for parameter in self.parameters())
+
+    def _of_pixels(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Embed normalized views (N, 3, S, S) as float32 (N, features)."""
+        scaled = self.scaled(pixels)
+        with computing(self.settings.precision, pixels.device):
+            return torch.cat(
+                [self.network(each).mean((2, 3), dtype=torch.float32) for each in scaled], 1
+            )

@@ -62,8 +62,8 @@ def rounded(values: torch.Tensor, precision: str) -> torch.Tensor:
     """The nearest numbers of the format, as float32."""
     if dtype := PRECISIONS[precision]:
         return values.to(dtype).float()
-    half = 1 << _TF32_DROPPED - 1
-    bits = values.view(torch.int32) + half >> _TF32_DROPPED << _TF32_DROPPED
+    half = 1 << (_TF32_DROPPED - 1)
+    bits = (values.view(torch.int32) + half) >> _TF32_DROPPED << _TF32_DROPPED
     return bits.view(torch.float32)
 
 

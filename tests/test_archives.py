@@ -200,7 +200,7 @@ def typed(name: str, kind: int) -> zipfile.ZipInfo:
         ("bottle/train/good/../../../../evil.png", "leads out"),
         ("__MACOSX/../../evil.png", "leads out"),
         ("bottle/..", "leads out"),
-        ("/tmp/evil.png", "absolute"),
+        ("/evil.png", "absolute"),
         ("//host/evil.png", "absolute"),
         ("C:/evil.png", "absolute"),
         ("bottle/c:evil.png", "absolute"),
@@ -259,7 +259,7 @@ def link(kind: bytes, name: str = "bottle/train/good/1.png", to: str = "/etc") -
     ("name", "says"),
     [
         ("../evil.png", "leads out"),
-        ("/tmp/evil.png", "absolute"),
+        ("/evil.png", "absolute"),
         ("bottle\\evil.png", "backslash"),
         ("bottle/train/good/0.png", "there twice"),
         ("bottle/train/good/\udcff.png", "UTF-8"),

@@ -17,7 +17,9 @@ def test_tf32_has_ten_bits_of_fraction_and_fp32s_range():
     step = 2.0**-10
     values = torch.tensor([1 + step, 1 + 0.4 * step, 1 + 0.6 * step, -1 - 0.6 * step, 3e38, 1e-37])
     expected = [1 + step, 1, 1 + step, -1 - step]
-    assert rounding.rounded(values, "tf32")[:4].tolist() == expected
+    found = rounding.rounded(values, "tf32")
+    assert found[:4].tolist() == expected
+    assert found[4:].tolist() == pytest.approx(values[4:].tolist(), rel=2**-11, abs=0)
     many = torch.randn(10_000, generator=torch.Generator().manual_seed(0))
     errors = ((rounding.rounded(many, "tf32") - many) / many).abs()
     assert 2**-12 < errors.max() <= 2**-11
