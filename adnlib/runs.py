@@ -281,12 +281,17 @@ class Run:
             f"about {left:.0f} s left"
         )
 
+    def _images_folder(self) -> Path:
+        """The category's folder, relative where `data_root` is: a run folder can then be moved."""
+        root = Path(self.settings.data_root)
+        return root / self.data_folder.relative_to(project_path(root))
+
     def _params(self) -> dict[str, Any]:
         label, split = self.samples["label"], self.samples["split"]
         return {
             "settings": dataclasses.asdict(self.settings),
             "variant": self.settings.variant,
-            "folder": str(self.data_folder),
+            "folder": str(self._images_folder()),
             "samples": {
                 "train": int((split == "train").sum()),
                 "test_good": int(((split == "test") & (label == 0)).sum()),

@@ -113,6 +113,19 @@ def test_the_same_settings_give_the_same_digits(settings, tmp_path):
     pd.testing.assert_frame_equal(first.scores, second.scores, check_exact=True)
 
 
+def test_a_run_of_a_relative_data_folder_finds_its_images_where_the_repository_is_now(
+    settings, data_root, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(runs, "project_path", lambda path: tmp_path / "old" / path)
+    (tmp_path / "old").symlink_to(data_root.parent)
+    relative = dataclasses.replace(settings, data_root=data_root.name)
+    whole_run(relative)
+    (tmp_path / "old").unlink()
+    monkeypatch.setattr(runs, "project_path", lambda path: data_root.parent / path)
+    [record] = records.read_runs(tmp_path)
+    assert record.image_folder(["test/dent/0.png"]) == data_root / "sets" / "part"
+
+
 def test_maps_are_kept_as_large_as_they_are(settings, monkeypatch):
     monkeypatch.setattr(
         runs, "saliency", lambda model, images, views: images[:][:, 0, :3, :3] * 1e6
