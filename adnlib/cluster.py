@@ -19,7 +19,7 @@ from pathlib import Path
 import yaml
 
 from adnlib.errors import InputError
-from adnlib.runs import project_path
+from adnlib.parameters import project_path
 
 PROFILES = Path("workflow/profiles")
 PLUGIN = "snakemake_executor_plugin_slurm"

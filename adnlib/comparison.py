@@ -16,8 +16,8 @@ import pandas as pd
 
 from adnlib.catalogue import CATALOGUE
 from adnlib.demo import DEMO_SETS
-from adnlib.records import Run
-from adnlib.runs import Settings
+from adnlib.record import Run
+from adnlib.run_settings import Settings
 from adnlib.variants import variant_order, variant_title
 
 MEAN = "mean"

@@ -24,7 +24,8 @@ from adnlib.errors import InputError
 from adnlib.figures import ALERT_COLOUR, line_style, save, style
 from adnlib.folders import writing
 from adnlib.model import FPR
-from adnlib.records import Run, read_runs, sorted_variants
+from adnlib.record import Run
+from adnlib.records import read_runs, sorted_variants
 from adnlib.report import alert, circumstances, dataset_title, with_spread
 from adnlib.tables import Cell, Sheet
 from adnlib.threshold import needed

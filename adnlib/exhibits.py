@@ -25,10 +25,11 @@ from adnlib.histogram import COLOURS
 from adnlib.images import read_image, read_mask
 from adnlib.misses import Counts
 from adnlib.overlays import draw_picture, overlay
-from adnlib.records import Run, read_run
+from adnlib.parameters import project_path
+from adnlib.record import Run, read_run
 from adnlib.report import alert
 from adnlib.run_maps import scores_and_maps
-from adnlib.runs import MAPS, SELECTIONS, project_path
+from adnlib.runs import MAPS, SELECTIONS
 from adnlib.selection import SCALE_PERCENTILE, colour_scales
 from adnlib.variants import variant_title
 

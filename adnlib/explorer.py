@@ -24,8 +24,8 @@ from adnlib.exhibits import Exhibit, closeup, counts_table, heading, open_run, s
 from adnlib.folders import find_done
 from adnlib.histogram import Histogram
 from adnlib.misses import count, start, thresholds, worst
+from adnlib.parameters import project_path
 from adnlib.report import SELECTION_TITLES
-from adnlib.runs import project_path
 
 MOST = 6
 """Thumbnails in a row."""

@@ -23,7 +23,7 @@ from adnlib.model import AttentDifferNet
 from adnlib.model_files import identity
 from adnlib.model_settings import find_device
 from adnlib.pixels import Pictures, Pixels
-from adnlib.records import Run
+from adnlib.record import Run
 from adnlib.runs import HOLDOUT
 
 KEPT = "robustness.json"

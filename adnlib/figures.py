@@ -20,7 +20,8 @@ from matplotlib.lines import Line2D
 
 from adnlib.errors import InputError
 from adnlib.evaluation import MeanRoc, Roc, mean_roc, roc
-from adnlib.records import Run, read_runs, readable, sorted_variants
+from adnlib.record import Run
+from adnlib.records import read_runs, readable, sorted_variants
 from adnlib.report import alert, circumstances, dataset_title
 from adnlib.variants import variant_settings, variant_title
 

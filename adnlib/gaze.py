@@ -21,7 +21,8 @@ from adnlib.evaluation import mean_and_std
 from adnlib.folders import writing
 from adnlib.localization import SIZE, Maps, centre_prior, random_maps
 from adnlib.map_kinds import USUAL, Saliency
-from adnlib.records import Run, read_runs, readable
+from adnlib.record import Run
+from adnlib.records import read_runs, readable
 from adnlib.report import alert, circumstances, dataset_title, with_spread
 from adnlib.run_maps import scores_and_maps, with_maps
 from adnlib.scenes import MEASURES, Look, Scene

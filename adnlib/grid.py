@@ -16,7 +16,8 @@ import yaml
 
 from adnlib.catalogue import category_name, dataset_name
 from adnlib.errors import InputError
-from adnlib.runs import Settings, project_path
+from adnlib.parameters import project_path
+from adnlib.run_settings import Settings
 from adnlib.schema import ALL, check_grid
 from adnlib.settings import check_names
 from adnlib.variants import variant_settings

@@ -25,7 +25,8 @@ from adnlib.figures import ALERT_COLOUR, save, style
 from adnlib.images import read_image, read_mask
 from adnlib.map_kinds import USUAL, Saliency
 from adnlib.overlays import COLOURS, as_pixels, draw_picture, overlay, silhouette
-from adnlib.records import Run, read_runs
+from adnlib.record import Run
+from adnlib.records import read_runs
 from adnlib.report import alert, circumstances, dataset_title
 from adnlib.runs import MAPS
 from adnlib.selection import RULE, SCALE_PERCENTILE, Chosen, choose, listed, read_named

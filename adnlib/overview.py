@@ -18,7 +18,8 @@ import pandas as pd
 from adnlib import tables
 from adnlib.comparison import MEAN, auroc_table
 from adnlib.folders import is_done
-from adnlib.records import Run, asked_cells, asked_seeds, read_runs
+from adnlib.record import Run
+from adnlib.records import asked_cells, asked_seeds, read_runs
 from adnlib.report import (
     FEWER,
     SELECTION_NAMES,

@@ -22,7 +22,7 @@ from adnlib.demo import DEMO_SETS
 from adnlib.errors import InputError
 from adnlib.grid import Grid, Options
 from adnlib.masks import check_masks
-from adnlib.runs import project_path
+from adnlib.parameters import project_path
 from adnlib.settings import check_names
 
 DEMO_ROOT = Path("data/demo")

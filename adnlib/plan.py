@@ -22,9 +22,10 @@ from adnlib.errors import InputError
 from adnlib.folders import is_done, run_folder
 from adnlib.grid import Grid, Options, make_grid
 from adnlib.model_settings import find_device
+from adnlib.parameters import project_path
 from adnlib.places import Place, find_places
-from adnlib.records import MAY_DIFFER
-from adnlib.runs import Settings, project_path
+from adnlib.record import MAY_DIFFER
+from adnlib.run_settings import Settings
 
 _RUN_MEMORY = 2 * 2**30  # libraries, views and activations
 _PARAMETER_MEMORY = 24  # weight, gradient, Adam's two moments, and a half more for passing copies

@@ -25,7 +25,8 @@ from adnlib.comparison import (
     published_numbers,
 )
 from adnlib.demo import DEMO_SETS
-from adnlib.records import Run, asked_seeds, read_runs, sorted_variants
+from adnlib.record import Run
+from adnlib.records import asked_seeds, read_runs, sorted_variants
 from adnlib.tables import Cell, Sheet
 from adnlib.variants import variant_title
 

@@ -28,7 +28,8 @@ from adnlib.folders import writing
 from adnlib.model import FPR
 from adnlib.model_files import JSON_NAME
 from adnlib.model_settings import find_device
-from adnlib.records import Run, read_runs
+from adnlib.record import Run
+from adnlib.records import read_runs
 from adnlib.settings import check_names
 from adnlib.tables import duration
 from adnlib.threshold import threshold_for_fpr

@@ -20,7 +20,8 @@ from adnlib.images import load_images
 from adnlib.map_kinds import USUAL, Saliency
 from adnlib.model import AttentDifferNet
 from adnlib.model_files import JSON_NAME, identity
-from adnlib.records import Run, check_same
+from adnlib.record import Run
+from adnlib.records import check_same
 from adnlib.runs import MAPS
 
 _VIEWS = 4  # where the run asked for no maps of its own

@@ -6,15 +6,12 @@ written last and atomically: its presence means that the run is done.
 
 from __future__ import annotations
 
-import ast
 import dataclasses
-import itertools
 import json
 import math
 import time
 import warnings
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -24,18 +21,18 @@ import pandas as pd
 import torch
 
 from adnlib import datasets
-from adnlib.attention import ATTENTION
 from adnlib.errors import InputError
 from adnlib.evaluation import roc
 from adnlib.explain import saliency
 from adnlib.folders import DONE, is_done, run_folder, take, write_json, writing
 from adnlib.images import load_images
-from adnlib.model import AttentDifferNet, ModelSettings
+from adnlib.model import AttentDifferNet
+from adnlib.model_settings import ModelSettings
+from adnlib.parameters import project_path
 from adnlib.pixels import Pixels
 from adnlib.provenance import describe_device, git_revision, versions
-from adnlib.settings import check_choice, check_names, check_positive
+from adnlib.run_settings import Settings
 from adnlib.training import hold_out
-from adnlib.variants import FROZEN, STANDARDIZED
 
 SELECTIONS = ("last", "selected", "best_on_test", "averaged")
 """Ways to choose the epoch whose scores are reported: the last one; the one with the lowest loss of
@@ -48,78 +45,6 @@ HOLDOUT = "holdout.csv"
 threshold is made of that has seen no test label."""
 MAPS = "maps.npz"
 """Grad-CAM maps of the test images' scores, in the order of `scores.csv`."""
-
-
-@dataclass(frozen=True)
-class Settings(ModelSettings):
-    """Everything that makes a run: the parameters of the train notebook."""
-
-    dataset: str = "demo_parts"
-    """Data set, by the catalogue's name or its folder's."""
-    category: str = "bracket"
-    """One of its categories."""
-    data_root: str = "data/demo"
-    """Folder that holds the data sets; a relative one is seen from the repository's root."""
-    results: str = "results/notebook"
-    """Folder for run folders, tables and figures; a relative one is seen from the same place."""
-    holdout: float = 0.1
-    """Share of the good training images that is kept from training. The *selected* epoch is the one
-    with their lowest loss. 0 trains on all, as DifferNet does, and selects none."""
-    evaluate_every: int = 8
-    """Epochs between two looks at the test set; the last epoch is always looked at."""
-    map_views: int = 4
-    """Views that the Grad-CAM map of a test image is the mean of; 0 makes no maps."""
-    on_bad_image: str = "stop"
-    """"stop" or "skip" at an image that cannot be read."""
-    save_model: bool = False
-    """Keep the trained model in the run's folder (690 MB at the paper's width)."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_positive(self, "evaluate_every")
-        check_choice(self, "on_bad_image", ("stop", "skip"))
-        if not 0 <= self.holdout < 1:
-            raise InputError(f"holdout is {self.holdout}: give a share from 0 to below 1.")
-        if not 0 <= self.map_views <= self.test_views:
-            raise InputError(
-                f"map_views is {self.map_views}: give a number from 0 to test_views "
-                f"({self.test_views})."
-            )
-
-    @property
-    def variant(self) -> str:
-        """The attention, whether it stays untrained, and whether features are standardised."""
-        frozen = ATTENTION[self.attention].learns and self.attention_training == "frozen"
-        return self.attention + FROZEN * frozen + STANDARDIZED * self.standardize
-
-
-def project_path(path: str | Path) -> Path:
-    """A relative path as seen from the repository's root (from here, where adnlib is installed)."""
-    root = Path(__file__).resolve().parents[1]
-    return (root if (root / "notebooks").is_dir() else Path.cwd()) / path
-
-
-def check_parameters(namespace: Mapping[str, Any], known: Iterable[str]) -> dict[str, Any]:
-    """The parameters of a notebook, from its `globals()`.
-
-    Papermill sets any name that it is given; here a name that the notebook does not know is
-    refused.
-
-    Raises:
-        InputError: a cell before the one that calls this assigns an unknown name.
-    """
-    known = list(known)
-    cells = itertools.takewhile(lambda cell: "check_parameters" not in cell, namespace["In"])
-    assigned = [
-        target.id
-        for cell in cells
-        for statement in ast.parse(cell).body
-        if isinstance(statement, ast.Assign)
-        for target in statement.targets
-        if isinstance(target, ast.Name)
-    ]
-    check_names(assigned, known, "parameter")
-    return {name: namespace[name] for name in known}
 
 
 class Run:

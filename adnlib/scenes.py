@@ -29,7 +29,7 @@ from adnlib.localization import (
     pointing,
 )
 from adnlib.masks import foregrounds
-from adnlib.records import Run
+from adnlib.record import Run
 from adnlib.significance import DRAWS, drawn_again
 
 MEASURES = {

@@ -26,9 +26,9 @@ from adnlib.demo import make_demo
 from adnlib.errors import InputError
 from adnlib.folders import DONE
 from adnlib.machine import end_with
+from adnlib.parameters import project_path
 from adnlib.places import DEMO_ROOT
 from adnlib.plan import Plan
-from adnlib.runs import project_path
 from adnlib.weights import load_alexnet
 
 SNAKEFILE = Path("workflow/Snakefile")

@@ -18,7 +18,7 @@ import jsonschema
 
 from adnlib.attention import ATTENTION
 from adnlib.errors import InputError
-from adnlib.runs import Settings
+from adnlib.run_settings import Settings
 from adnlib.settings import check_names
 
 ALL = "all"
@@ -80,7 +80,7 @@ def grid_schema() -> dict[str, Any]:
             },
             "settings": {
                 "title": "names with their values",
-                "description": "What differs from the defaults of adnlib.runs.Settings.",
+                "description": "What differs from the defaults of adnlib.run_settings.Settings.",
                 "default": {},
                 "type": "object",
                 "additionalProperties": False,

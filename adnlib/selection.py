@@ -16,7 +16,8 @@ from numpy.typing import ArrayLike
 from adnlib.errors import InputError
 from adnlib.evaluation import percentiles
 from adnlib.map_kinds import USUAL, Saliency
-from adnlib.records import Run, readable
+from adnlib.record import Run
+from adnlib.records import readable
 from adnlib.run_maps import scores_and_maps, with_maps
 from adnlib.settings import check_names
 from adnlib.variants import variant_order, variant_title

@@ -17,7 +17,8 @@ from adnlib import tables
 from adnlib.comparison import MEAN
 from adnlib.errors import InputError
 from adnlib.evaluation import Array, mean_and_std, measures
-from adnlib.records import Run, read_runs, readable
+from adnlib.record import Run
+from adnlib.records import read_runs, readable
 from adnlib.significance import bootstrap, delong, interval, pair_wins, wilcoxon
 from adnlib.study_sheets import study_sheets
 from adnlib.variants import variant_order, variant_title

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from adnlib.records import Run
+from adnlib.record import Run
 from adnlib.report import (
     SELECTION_NAMES,
     SELECTION_TITLES,

@@ -28,7 +28,7 @@ from adnlib.evaluation import roc
 from adnlib.images import load_images
 from adnlib.pixels import Pixels
 from adnlib.provenance import describe_device
-from adnlib.records import read_run
+from adnlib.record import read_run
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -37,10 +37,10 @@ weights = "imagenet"  # or a file, or "random"
 save_to = "results/quickstart"
 
 # %%
-from adnlib import runs
+from adnlib.parameters import check_parameters, project_path
 
 known = ["dataset", "attention", "epochs", "batch_images", "image_size", "flow_width"]
-parameters = runs.check_parameters(globals(), [*known, "test_views", "weights", "save_to"])
+parameters = check_parameters(globals(), [*known, "test_views", "weights", "save_to"])
 
 # %%
 import matplotlib.pyplot as plt
@@ -63,7 +63,7 @@ sns.set_theme(style="whitegrid", palette="colorblind")
 # A folder as MVTec AD has it: `train/good`, `test/good`, and `test/<defect>`.
 
 # %%
-root = runs.project_path("data/demo")
+root = project_path("data/demo")
 make_demo(root)
 folder = root / dataset / DEMO_SETS[dataset]
 samples = read_samples(folder)
@@ -153,7 +153,7 @@ fig.tight_layout()
 # The saved folder rebuilds the model anywhere: `AttentDifferNet.load("my_model")`.
 
 # %%
-saved = runs.project_path(save_to)
+saved = project_path(save_to)
 model.save(saved)
 again = AttentDifferNet.load(saved).score(images).numpy()
 assert np.array_equal(again, scores)

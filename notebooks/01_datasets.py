@@ -27,9 +27,9 @@ data_root = "data/demo"  # a folder of data sets, one data set, or one category
 pictures = 6  # shown of each category
 
 # %%
-from adnlib import runs
+from adnlib.parameters import check_parameters, project_path
 
-parameters = runs.check_parameters(globals(), ["data_root", "pictures"])
+parameters = check_parameters(globals(), ["data_root", "pictures"])
 
 # %%
 import matplotlib.pyplot as plt
@@ -40,8 +40,8 @@ from adnlib.demo import make_demo
 from adnlib.images import read_image
 from adnlib.masks import check_masks
 
-root = runs.project_path(data_root)
-if root == runs.project_path("data/demo"):
+root = project_path(data_root)
+if root == project_path("data/demo"):
     make_demo(root)
 
 # %% [markdown]

@@ -26,7 +26,7 @@
 # ## Parameters
 #
 # The defaults are the paper's settings where they are known (`REPRODUCING.md` says which are
-# inferred). What each one means stands in `adnlib.runs.Settings`.
+# inferred). What each one means stands in `adnlib.run_settings.Settings`.
 
 # %% tags=["parameters"]
 # data
@@ -84,10 +84,12 @@ save_model = False
 # %%
 from dataclasses import fields
 
-from adnlib import runs
+from adnlib.parameters import check_parameters
+from adnlib.run_settings import Settings
+from adnlib.runs import Run
 
-parameters = runs.check_parameters(globals(), [field.name for field in fields(runs.Settings)])
-settings = runs.Settings(**parameters)
+parameters = check_parameters(globals(), [field.name for field in fields(Settings)])
+settings = Settings(**parameters)
 
 # %%
 import matplotlib.pyplot as plt
@@ -104,7 +106,7 @@ sns.set_theme(style="whitegrid", palette="colorblind")
 # The run takes its folder, so that no other process writes there, and reads the table of images.
 
 # %%
-run = runs.Run(settings)
+run = Run(settings)
 print(f"{run.folder}\n{describe_device(run.model.device)}, torch {torch.__version__}")
 run.samples.groupby(["split", "defect"]).size().rename("images").to_frame().T
 

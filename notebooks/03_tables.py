@@ -5,6 +5,8 @@
 #     text_representation:
 #       extension: .py
 #       format_name: percent
+#       format_version: '1.3'
+#       jupytext_version: 1.19.6
 #   kernelspec:
 #     display_name: Python 3 (ipykernel)
 #     language: python
@@ -27,9 +29,9 @@
 results = "results/demo"  # folder whose runs are read, and where tables/ is written
 
 # %%
-from adnlib import runs
+from adnlib.parameters import check_parameters, project_path
 
-parameters = runs.check_parameters(globals(), ["results"])
+parameters = check_parameters(globals(), ["results"])
 
 # %% [markdown]
 # ## Write the tables
@@ -43,7 +45,7 @@ from IPython.display import Markdown
 
 from adnlib import report
 
-csv, md, tex = report.write_tables(runs.project_path(parameters["results"]))
+csv, md, tex = report.write_tables(project_path(parameters["results"]))
 csv, md, tex
 
 # %% [markdown]

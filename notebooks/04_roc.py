@@ -5,6 +5,8 @@
 #     text_representation:
 #       extension: .py
 #       format_name: percent
+#       format_version: '1.3'
+#       jupytext_version: 1.19.6
 #   kernelspec:
 #     display_name: Python 3 (ipykernel)
 #     language: python
@@ -27,9 +29,9 @@ results = "results/demo"  # folder whose runs are read, and where figures/ is wr
 dataset = "demo_parts"  # a data set that there are runs of
 
 # %%
-from adnlib import runs
+from adnlib.parameters import check_parameters, project_path
 
-parameters = runs.check_parameters(globals(), ["results", "dataset"])
+parameters = check_parameters(globals(), ["results", "dataset"])
 
 # %% [markdown]
 # ## Draw
@@ -43,7 +45,7 @@ from IPython.display import Image
 
 from adnlib import figures
 
-png, pdf = figures.draw_roc(runs.project_path(parameters["results"]), parameters["dataset"])
+png, pdf = figures.draw_roc(project_path(parameters["results"]), parameters["dataset"])
 png, pdf
 
 # %%

@@ -39,13 +39,13 @@ guess_object = False  # where no mask has the object, take what the background's
 # %%
 import dataclasses
 
-from adnlib import runs
 from adnlib.map_kinds import Saliency
+from adnlib.parameters import check_parameters, project_path
 
 chosen = [field.name for field in dataclasses.fields(Saliency)]
 drawing = ["anomalous", "named", "photographs"]
 known = ["results", "dataset", "guess_object", *drawing, *chosen]
-parameters = runs.check_parameters(globals(), known)
+parameters = check_parameters(globals(), known)
 kind = Saliency(**{name: parameters[name] for name in chosen})
 
 # %% [markdown]
@@ -68,7 +68,7 @@ from IPython.display import Image, Markdown
 
 from adnlib import gaze, heatmaps
 
-folder = runs.project_path(parameters["results"])
+folder = project_path(parameters["results"])
 dataset = parameters["dataset"]
 options = {name: parameters[name] for name in drawing}
 png, pdf, images = heatmaps.draw_gradcam(folder, dataset, kind=kind, **options)

@@ -28,9 +28,9 @@
 results = "results/demo"  # folder whose runs are read, and where tables/ and figures/ are written
 
 # %%
-from adnlib import runs
+from adnlib.parameters import check_parameters, project_path
 
-parameters = runs.check_parameters(globals(), ["results"])
+parameters = check_parameters(globals(), ["results"])
 
 # %% [markdown]
 # ## Compute
@@ -47,7 +47,7 @@ from IPython.display import Image, Markdown
 
 from adnlib import forest, study
 
-folder = runs.project_path(parameters["results"])
+folder = project_path(parameters["results"])
 *_, delong, _, text = study.write_study(folder)
 
 # %%

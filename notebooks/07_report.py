@@ -32,9 +32,9 @@
 results = "results/demo"  # folder whose runs, tables and figures are reported
 
 # %%
-from adnlib import runs
+from adnlib.parameters import check_parameters, project_path
 
-parameters = runs.check_parameters(globals(), ["results"])
+parameters = check_parameters(globals(), ["results"])
 
 # %%
 from IPython.display import Image, Markdown, display
@@ -42,7 +42,7 @@ from IPython.display import Image, Markdown, display
 from adnlib import overview, records, report, tables
 from adnlib.comparison import auroc_table
 
-folder = runs.project_path(parameters["results"])
+folder = project_path(parameters["results"])
 found = records.read_runs(folder)
 table = auroc_table(found, records.asked_seeds(folder))
 

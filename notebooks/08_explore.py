@@ -25,9 +25,9 @@
 results = "results"  # finished runs are looked for in it; or one of its folders
 
 # %%
-from adnlib import runs
+from adnlib.parameters import check_parameters
 
-parameters = runs.check_parameters(globals(), ["results"])
+parameters = check_parameters(globals(), ["results"])
 
 # %% [markdown]
 # Name a folder, choose a run, and move the threshold: with the mouse, or image by image with the

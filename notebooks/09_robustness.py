@@ -38,12 +38,13 @@ device = "auto"  # "auto", "cpu", "cuda" or "cuda:1"
 # %%
 import dataclasses
 
-from adnlib import robustness, runs
+from adnlib import robustness
+from adnlib.parameters import check_parameters, project_path
 
 chosen = [field.name for field in dataclasses.fields(robustness.Measurement)]
-parameters = runs.check_parameters(globals(), ["results", "dataset", *chosen])
+parameters = check_parameters(globals(), ["results", "dataset", *chosen])
 asked = robustness.Measurement(**{name: parameters[name] for name in chosen})
-folder = runs.project_path(parameters["results"])
+folder = project_path(parameters["results"])
 
 # %% [markdown]
 # ## The corruptions

@@ -31,11 +31,12 @@ views = 4  # rotated views that a map is the mean of
 device = "auto"  # "auto", "cpu", "cuda" or "cuda:1"
 
 # %%
-from adnlib import records, runs
 from adnlib.model import AttentDifferNet
+from adnlib.parameters import check_parameters, project_path
+from adnlib.record import read_run
 
-parameters = runs.check_parameters(globals(), ["run", "image", "views", "device"])
-found = records.read_run(runs.project_path(parameters["run"]))
+parameters = check_parameters(globals(), ["run", "image", "views", "device"])
+found = read_run(project_path(parameters["run"]))
 model = AttentDifferNet.load(found.folder, parameters["device"])
 found
 
@@ -52,7 +53,7 @@ size = model.settings.image_size
 test = found.scores()
 folder = found.image_folder([])
 row = test[test["label"] == 1].nlargest(1, "score_last").iloc[0]
-path = runs.project_path(parameters["image"]) if parameters["image"] else folder / row["path"]
+path = project_path(parameters["image"]) if parameters["image"] else folder / row["path"]
 pixels = read_image(path, size)
 masked = row["mask"] and not parameters["image"]
 mask = read_mask(folder / row["mask"], size) if masked else pixels[0] < 0

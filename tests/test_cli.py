@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from adnlib import cli, places, scheduling
-from adnlib.runs import project_path
+from adnlib.parameters import project_path
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ import yaml
 
 from adnlib import cluster
 from adnlib.errors import InputError
-from adnlib.runs import project_path
+from adnlib.parameters import project_path
 
 SLURM = project_path("workflow/profiles/slurm")
 SNAKEFILE = project_path("workflow/Snakefile")

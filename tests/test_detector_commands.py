@@ -22,7 +22,7 @@ from PIL import Image
 from adnlib import AttentDifferNet, InputError, cli, fitting, model_files, scoring
 from adnlib.fitting import Progress
 from adnlib.lines import line_writer
-from adnlib.runs import project_path
+from adnlib.parameters import project_path
 
 TINY = ["weights=random", "image_size=64", "scales=1", "flow_blocks=2", "flow_width=16"]
 TINY = [word for text in [*TINY, "epochs=2", "test_views=2"] for word in ("--set", text)]

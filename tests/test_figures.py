@@ -115,7 +115,7 @@ def test_one_seed_has_neither_std_nor_band(tmp_path: Path, drawn: list[Figure]) 
 def test_damaged_scores_are_left_out_and_named(tmp_path: Path, drawn: list[Figure]) -> None:
     make_run(tmp_path, seed=0)
     (make_run(tmp_path, seed=1) / "scores.csv").write_text("path,label\na.png,x\n")
-    with pytest.warns(UserWarning, match=r"seed1 \(damaged"):
+    with pytest.warns(UserWarning, match=r"seed1 is damaged"):
         figures.draw_roc(tmp_path, "mvtec_ad")
     (tmp_path / "runs/mvtec_ad/bottle/none/seed0/scores.csv").write_text("")
     with pytest.warns(match="2 run"), pytest.raises(InputError, match="readable"):
@@ -273,7 +273,7 @@ def test_damaged_maps_are_left_out_and_named(results: Path, drawn: list[Figure])
     for seed in range(2):
         folder = results / f"runs/demo_parts/plate/se/seed{seed}"
         (folder / "maps.npz").write_bytes(b"PK\x03\x04 cut off")
-    with pytest.warns(UserWarning, match=r"plate/se/seed0 \(damaged"):
+    with pytest.warns(UserWarning, match=r"plate/se/seed0 is damaged"):
         heatmaps.draw_gradcam(results, "demo_parts", anomalous=2)
     assert len([axes for axes in drawn[0].axes if axes.images]) == 3 * 3 + 3 * 2
 

@@ -9,7 +9,8 @@ from jsonschema import Draft202012Validator
 
 from adnlib.errors import InputError
 from adnlib.grid import GRIDS, Grid, Options, make_grid, read_grid
-from adnlib.runs import Settings, project_path
+from adnlib.parameters import project_path
+from adnlib.run_settings import Settings
 from adnlib.schema import OUTSIDE, grid_schema
 
 

@@ -12,7 +12,8 @@ import nbformat
 import papermill
 import pytest
 
-from adnlib import runs
+from adnlib.folders import run_folder
+from adnlib.run_settings import Settings
 
 FOLDER = Path(__file__).parents[1] / "notebooks"
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
@@ -67,7 +68,7 @@ def test_train_parameters_are_the_librarys_defaults():
     content = nbformat.read(FOLDER / "02_train.ipynb", as_version=4)
     cell = next(cell for cell in content.cells if cell.metadata.get("tags") == ["parameters"])
     given = {s.targets[0].id: ast.literal_eval(s.value) for s in ast.parse(cell.source).body}
-    assert given == dataclasses.asdict(runs.Settings())
+    assert given == dataclasses.asdict(Settings())
 
 
 @pytest.fixture(scope="module")
@@ -103,7 +104,7 @@ def test_train_then_tables_and_figures(results):
     more |= {"save_model": True}
     for attention in ("none", "se"):
         execute("02_train", results, attention=attention, **more, **TINY)
-    folder = runs.run_folder(results, "demo_parts", "bracket", "se", 0)
+    folder = run_folder(results, "demo_parts", "bracket", "se", 0)
     assert 0 <= json.loads((folder / "metrics.json").read_text())["auroc_last"] <= 1
     for name, made in (("03_tables", "auroc.csv"), ("06_study", "paired.csv")):
         execute(name, results, results=str(results))

@@ -10,9 +10,11 @@ import pytest
 
 from adnlib import machine, places, plan
 from adnlib.errors import InputError
+from adnlib.folders import run_folder
 from adnlib.grid import Options
+from adnlib.parameters import project_path
 from adnlib.plan import Cell, make_plan
-from adnlib.runs import Settings, project_path, run_folder
+from adnlib.run_settings import Settings
 
 
 @pytest.fixture

@@ -9,7 +9,8 @@ from synthetic import make_grid, make_run, set_metrics
 
 from adnlib.errors import InputError
 from adnlib.folders import find_done
-from adnlib.records import read_run, read_runs
+from adnlib.record import read_run
+from adnlib.records import read_runs
 from adnlib.variants import variant_order, variant_title
 
 
@@ -60,9 +61,9 @@ def test_unfinished_and_damaged_runs_are_left_out_and_named(tmp_path: Path) -> N
         found = read_runs(tmp_path)
     assert [run.seed for run in found] == [0]
     message = str(caught[0].message)
-    assert "seed1 (unfinished)" in message
+    assert "seed1 is not finished" in message
     for seed in (2, 3, 4, 5, 7):
-        assert f"seed{seed} (damaged" in message
+        assert f"seed{seed} is damaged (" in message
 
 
 def test_one_run_is_read_whatever_lies_beside_it(tmp_path: Path) -> None:

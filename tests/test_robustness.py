@@ -15,9 +15,11 @@ from adnlib.corruptions import corrupt
 from adnlib.errors import InputError
 from adnlib.evaluation import roc
 from adnlib.exposure import KEPT
+from adnlib.folders import run_folder
 from adnlib.images import read_image
 from adnlib.model import AttentDifferNet
 from adnlib.robustness import COLUMNS, Measurement, measure
+from adnlib.run_settings import Settings
 
 TINY = {"weights": "random", "image_size": 64, "scales": 1, "flow_blocks": 2, "flow_width": 16}
 TINY |= {"epochs": 1, "test_views": 2, "train_views": 2, "map_views": 0, "holdout": 0.5}
@@ -61,7 +63,7 @@ def root(finished, tmp_path):
 
 
 def settings_of(root, **more):
-    return runs.Settings(
+    return Settings(
         dataset="sets",
         category="part",
         data_root=str(root / "data"),
@@ -71,7 +73,7 @@ def settings_of(root, **more):
 
 
 def folder_of(root, variant="none", seed=0):
-    return runs.run_folder(root, "sets", "part", variant, seed)
+    return run_folder(root, "sets", "part", variant, seed)
 
 
 @pytest.fixture

@@ -8,7 +8,8 @@ import torch
 from adnlib.backbones import EmbeddingSettings, MultiScaleEmbedding
 from adnlib.demo import make_demo
 from adnlib.precision import PRECISIONS
-from adnlib.runs import Run, Settings
+from adnlib.run_settings import Settings
+from adnlib.runs import Run
 
 SMALL = EmbeddingSettings(weights="random", image_size=64, scales=1)
 

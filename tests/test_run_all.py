@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from adnlib.runs import project_path
+from adnlib.parameters import project_path
 
 TOOLS = ["bash", "cat", "cksum", "cp", "dirname", "grep", "mkdir", "rm", "sleep", "tail", "touch"]
 PYTHON = """#!/usr/bin/env bash

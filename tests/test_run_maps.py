@@ -10,7 +10,8 @@ from adnlib.errors import InputError
 from adnlib.explain import saliency
 from adnlib.images import read_image
 from adnlib.map_kinds import USUAL, Saliency
-from adnlib.records import read_run, read_runs
+from adnlib.record import read_run
+from adnlib.records import read_runs
 from adnlib.run_maps import scores_and_maps, with_maps
 
 TINY = {"weights": "random", "image_size": 128, "scales": 2, "flow_blocks": 2, "flow_width": 16}

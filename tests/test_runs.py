@@ -7,8 +7,9 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from adnlib import InputError, records, runs
+from adnlib import InputError, record, records, runs
 from adnlib.evaluation import roc
+from adnlib.run_settings import Settings
 from adnlib.variants import variant_settings
 
 TINY = {"weights": "random", "image_size": 64, "scales": 1, "flow_blocks": 2, "flow_width": 16}
@@ -32,7 +33,7 @@ def data_root(tmp_path_factory):
 
 @pytest.fixture
 def settings(data_root, tmp_path):
-    return runs.Settings(
+    return Settings(
         dataset="sets", category="part", data_root=str(data_root), results=str(tmp_path), **TINY
     )
 
@@ -93,8 +94,8 @@ def test_without_held_out_images_no_epoch_is_selected(settings, tmp_path):
     assert "score_selected" not in run.scores
     assert not (run.folder / runs.HOLDOUT).exists()
     assert run.history["holdout_loss"].isna().all()
-    [record] = records.read_runs(tmp_path)
-    assert list(record.aurocs) == ["last", "best_on_test", "averaged"]
+    [found] = records.read_runs(tmp_path)
+    assert list(found.aurocs) == ["last", "best_on_test", "averaged"]
 
 
 def test_variants_of_a_seed_hold_out_the_same_images(settings):
@@ -121,9 +122,9 @@ def test_a_run_of_a_relative_data_folder_finds_its_images_where_the_repository_i
     relative = dataclasses.replace(settings, data_root=data_root.name)
     whole_run(relative)
     (tmp_path / "old").unlink()
-    monkeypatch.setattr(runs, "project_path", lambda path: data_root.parent / path)
-    [record] = records.read_runs(tmp_path)
-    assert record.image_folder(["test/dent/0.png"]) == data_root / "sets" / "part"
+    monkeypatch.setattr(record, "project_path", lambda path: data_root.parent / path)
+    [found] = records.read_runs(tmp_path)
+    assert found.image_folder(["test/dent/0.png"]) == data_root / "sets" / "part"
 
 
 def test_maps_are_kept_as_large_as_they_are(settings, monkeypatch):
@@ -243,23 +244,9 @@ def test_bad_settings_are_named_before_anything_is_written(settings, tmp_path, c
     ],
 )
 def test_variant(attention, training, variant):
-    settings = runs.Settings(attention=attention, attention_training=training)
+    settings = Settings(attention=attention, attention_training=training)
     assert settings.variant == variant
     standardized = dataclasses.replace(settings, standardize=True)
     assert standardized.variant == f"{variant}_standardized"
     for each in (settings, standardized):
-        assert runs.Settings(**variant_settings(each.variant)).variant == each.variant
-
-
-CELLS = ["", "a = 1\nb = 2", "b = 3", "from adnlib import runs\nruns.check_parameters(globals())"]
-
-
-def test_parameters_come_from_the_notebooks_globals():
-    namespace = {"In": [*CELLS, "later = 1"], "a": 1, "b": 3, "later": 1}
-    assert runs.check_parameters(namespace, ["a", "b"]) == {"a": 1, "b": 3}
-
-
-def test_a_mistyped_parameter_is_named():
-    namespace = {"In": CELLS, "a": 1, "b": 3}
-    with pytest.raises(InputError, match="no parameter 'b': did you mean 'bee'"):
-        runs.check_parameters(namespace, ["a", "bee"])
+        assert Settings(**variant_settings(each.variant)).variant == each.variant

@@ -19,7 +19,8 @@ from torchvision.transforms import RandomRotation
 from adnlib import AttentDifferNet, sampling
 from adnlib.demo import make_demo
 from adnlib.images import read_image
-from adnlib.runs import Run, Settings
+from adnlib.run_settings import Settings
+from adnlib.runs import Run
 from adnlib.views import rotate
 
 TINY = {"weights": "random", "image_size": 64, "scales": 1, "flow_blocks": 2, "flow_width": 16}
