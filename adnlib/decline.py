@@ -20,9 +20,8 @@ from matplotlib.ticker import MaxNLocator
 
 from adnlib import tables
 from adnlib.corruptions import CORRUPTIONS
-from adnlib.errors import InputError
+from adnlib.errors import InputError, writing
 from adnlib.figures import ALERT_COLOUR, line_style, save, style
-from adnlib.folders import writing
 from adnlib.model import FPR
 from adnlib.record import Run
 from adnlib.records import read_runs, sorted_variants

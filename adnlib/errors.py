@@ -1,5 +1,11 @@
 """The one error that a user's mistake raises; everything else is a defect of ours."""
 
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+
 
 class InputError(ValueError):
     """What the user gave cannot be used.
@@ -7,3 +13,21 @@ class InputError(ValueError):
     Its message is one sentence that names the file or setting and says what to do. The command line
     prints it and exits with 2; no traceback is shown.
     """
+
+
+@contextlib.contextmanager
+def writing(path: Path, instead: str = "another place") -> Iterator[None]:
+    """Make an InputError of what the system says while a file is written.
+
+    Args:
+        path: what the user knows it as.
+        instead: what the user may give in its place.
+    """
+    try:
+        yield
+    except BrokenPipeError:  # who reads has had enough, which is no mistake
+        raise
+    except OSError as error:
+        raise InputError(
+            f"cannot write {str(path)!r} ({error.strerror or error}): make room, or give {instead}."
+        ) from None

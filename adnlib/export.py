@@ -21,10 +21,9 @@ import torch
 from torch import nn
 
 from adnlib import onnx_files
-from adnlib.errors import InputError
+from adnlib.errors import InputError, writing
 from adnlib.flow import anomaly_score
 from adnlib.model import AttentDifferNet
-from adnlib.model_files import writing
 from adnlib.model_schema import EXPORT_FORMAT
 from adnlib.views import every_turn, turns
 

@@ -15,9 +15,9 @@ import numpy as np
 import pandas as pd
 
 from adnlib.corruptions import RULES, corrupt
-from adnlib.errors import InputError
+from adnlib.errors import InputError, writing
 from adnlib.evaluation import Array
-from adnlib.folders import write_json, writing
+from adnlib.folders import write_json
 from adnlib.images import load_images
 from adnlib.model import AttentDifferNet
 from adnlib.model_files import identity

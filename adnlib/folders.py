@@ -5,11 +5,10 @@ It knows nothing of what a run does, and loads no torch.
 
 from __future__ import annotations
 
-import contextlib
 import fcntl
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -38,18 +37,6 @@ def find_done(place: Path) -> list[Path]:
         return [place]
     found = [*place.glob("runs/*/*/*/seed*"), *place.glob("*/runs/*/*/*/seed*")]
     return sorted(filter(is_done, found), key=lambda f: (f.parent, len(f.name), f.name))
-
-
-@contextlib.contextmanager
-def writing(folder: Path) -> Iterator[None]:
-    """Make an InputError of what the system says when the folder cannot be written."""
-    try:
-        yield
-    except OSError as error:
-        raise InputError(
-            f"cannot write to {folder} ({error.strerror or error}): make room, or give another "
-            "results folder."
-        ) from error
 
 
 def take(folder: Path) -> Any:

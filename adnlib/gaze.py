@@ -16,9 +16,8 @@ import numpy as np
 import pandas as pd
 
 from adnlib import tables
-from adnlib.errors import InputError
+from adnlib.errors import InputError, writing
 from adnlib.evaluation import mean_and_std
-from adnlib.folders import writing
 from adnlib.localization import SIZE, Maps, centre_prior, random_maps
 from adnlib.map_kinds import USUAL, Saliency
 from adnlib.record import Run

@@ -11,8 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
-from adnlib.errors import InputError
-from adnlib.model_files import writing
+from adnlib.errors import InputError, writing
 from adnlib.scoring import Line
 
 FORMATS = ("csv", "jsonl")

@@ -8,7 +8,6 @@ ones, which is why the other checks do not rest on them.
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import hashlib
 import importlib.metadata
@@ -17,7 +16,7 @@ import os
 import platform
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -26,7 +25,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from adnlib.errors import InputError
+from adnlib.errors import InputError, writing
 from adnlib.flow import FlowSettings, build_flow
 from adnlib.model_schema import FILE_FORMAT, MODEL_SCHEMA
 from adnlib.version import __version__
@@ -51,10 +50,7 @@ def write(folder: Path, tensors: Mapping[str, torch.Tensor], description: dict[s
         where = folder if folder.is_dir() else folder.parent
         beside = Path(tempfile.mkdtemp(dir=where, prefix=f".{folder.name}-"))
         try:
-            save_file(
-                {name: t.detach().cpu().contiguous() for name, t in tensors.items()},
-                beside / TENSORS_NAME,
-            )
+            _save_tensors(tensors, beside / TENSORS_NAME)
             digest = {"tensors_sha256": _sha256(beside / TENSORS_NAME)}
             (beside / JSON_NAME).write_text(render(description | digest), encoding="utf-8")
             umask = os.umask(0)
@@ -153,18 +149,11 @@ def check_tensors(
             raise InputError(f"{damaged}: {name!r} does not fit its settings; save it again.")
 
 
-@contextlib.contextmanager
-def writing(path: Path) -> Iterator[None]:
-    """Turn what the system says while a file is written into one sentence."""
+def _save_tensors(tensors: Mapping[str, torch.Tensor], path: Path) -> None:
     try:
-        yield
-    except BrokenPipeError:  # who reads has had enough, which is no mistake
-        raise
-    except (OSError, SafetensorError) as error:
-        said = error.strerror if isinstance(error, OSError) else " ".join(str(error).split())
-        raise InputError(
-            f"cannot write {str(path)!r} ({said or error}): make room, or give another place."
-        ) from None
+        save_file({name: t.detach().cpu().contiguous() for name, t in tensors.items()}, path)
+    except SafetensorError as error:  # which holds what the system said
+        raise OSError(" ".join(str(error).split())) from None
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -21,10 +21,9 @@ import numpy as np
 import pandas as pd
 
 from adnlib.corruptions import CORRUPTIONS, SEVERITIES, check_severities
-from adnlib.errors import InputError
+from adnlib.errors import InputError, writing
 from adnlib.evaluation import Array, roc
 from adnlib.exposure import Exposure
-from adnlib.folders import writing
 from adnlib.model import FPR
 from adnlib.model_files import JSON_NAME
 from adnlib.model_settings import find_device

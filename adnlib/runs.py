@@ -21,10 +21,10 @@ import pandas as pd
 import torch
 
 from adnlib import datasets
-from adnlib.errors import InputError
+from adnlib.errors import InputError, writing
 from adnlib.evaluation import roc
 from adnlib.explain import saliency
-from adnlib.folders import DONE, is_done, run_folder, take, write_json, writing
+from adnlib.folders import DONE, is_done, run_folder, take, write_json
 from adnlib.images import load_images
 from adnlib.model import AttentDifferNet
 from adnlib.model_settings import ModelSettings

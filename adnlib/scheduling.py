@@ -23,7 +23,7 @@ from typing import Any
 
 from adnlib import cluster, overview, progress
 from adnlib.demo import make_demo
-from adnlib.errors import InputError
+from adnlib.errors import InputError, writing
 from adnlib.folders import DONE
 from adnlib.machine import end_with
 from adnlib.parameters import project_path
@@ -33,6 +33,8 @@ from adnlib.weights import load_alexnet
 
 SNAKEFILE = Path("workflow/Snakefile")
 FOLLOW_SECONDS = 2
+
+_INSTEAD = "another folder with --results"
 
 
 def carry_out(plan: Plan, keep_going: bool = True) -> int:
@@ -52,10 +54,7 @@ def carry_out(plan: Plan, keep_going: bool = True) -> int:
             raise InputError(
                 f"jobs {', '.join(jobs)} of a call that was killed still run: wait until they end."
             )
-        try:
-            record = _prepare(plan)
-        except OSError as error:
-            raise _unwritable(error) from error
+        record = _prepare(plan)
         options = ["--keep-going"] if keep_going else []
         code = _snakemake(
             record, [*options, "--forcerun", *(f"{key}/{DONE}" for key in record["stale"])]
@@ -76,11 +75,9 @@ def carry_out(plan: Plan, keep_going: bool = True) -> int:
 @contextmanager
 def _alone(results: Path) -> Iterator[None]:
     """A lock on the results which the system frees when this process ends, however it ends."""
-    try:
+    with writing(results, _INSTEAD):
         results.mkdir(parents=True, exist_ok=True)
         lock = (results / ".lock").open("w")
-    except OSError as error:
-        raise _unwritable(error) from error
     with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -97,13 +94,6 @@ def _alone(results: Path) -> Iterator[None]:
         yield
 
 
-def _unwritable(error: OSError) -> InputError:
-    return InputError(
-        f"cannot write {error.filename or 'there'} ({error.strerror or error}): make room, or give "
-        "another folder with --results."
-    )
-
-
 def _prepare(plan: Plan) -> dict[str, Any]:
     """Make what all runs need, so that no two of them do: demo images, weights, the plan's file.
 
@@ -118,14 +108,16 @@ def _prepare(plan: Plan) -> dict[str, Any]:
         if source != "random":
             load_alexnet(source)
     record = plan.record()
-    for told in (plan.results / "notebooks").glob("*.failed.json"):
-        told.unlink()
-    for key in record["todo"]:
-        for name in ("failed.json", "log.txt"):
-            (plan.results / key / name).unlink(missing_ok=True)
-    for name in (progress.FILE, "workflow.log"):
-        (plan.results / name).write_text("")
-    (plan.results / "plan.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    with writing(plan.results, _INSTEAD):
+        for told in (plan.results / "notebooks").glob("*.failed.json"):
+            told.unlink()
+        for key in record["todo"]:
+            for name in ("failed.json", "log.txt"):
+                (plan.results / key / name).unlink(missing_ok=True)
+        for name in (progress.FILE, "workflow.log"):
+            (plan.results / name).write_text("")
+        text = json.dumps(record, indent=1) + "\n"
+        (plan.results / "plan.json").write_text(text, encoding="utf-8")
     return record
 
 

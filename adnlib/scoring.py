@@ -18,13 +18,12 @@ import numpy as np
 import torch
 from PIL import Image
 
-from adnlib.errors import InputError
+from adnlib.errors import InputError, writing
 from adnlib.evaluation import percentiles
 from adnlib.files import is_hidden, is_image, natural
 from adnlib.images import read_image
 from adnlib.machine import cores
 from adnlib.model import AttentDifferNet
-from adnlib.model_files import writing
 from adnlib.onnx_files import SUFFIX, OnnxModel
 from adnlib.overlays import overlay
 

@@ -172,7 +172,7 @@ def test_a_full_disk_is_reported_and_leaves_nothing_behind(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(Image.Image, "save", full)
-    with pytest.raises(InputError, match=r"demo_parts \(No space left on device\)"):
+    with pytest.raises(InputError, match=r"demo_parts' \(No space left on device\)"):
         make_demo(tmp_path, **FEW)
     assert list(tmp_path.iterdir()) == []
 

@@ -18,7 +18,7 @@ from PIL import Image
 
 from adnlib.demo import outdoor, parts, wafer
 from adnlib.demo.paint import Picture
-from adnlib.errors import InputError
+from adnlib.errors import InputError, writing
 from adnlib.masks import FOREGROUND
 
 DEMO_SETS = {"demo_parts": "bracket", "demo_outdoor": "insulator", "demo_wafer": "chip"}
@@ -78,13 +78,8 @@ def make_demo(
         _refuse_foreign(root / dataset)
     for dataset in DEMO_SETS:
         place = root / dataset
-        try:
+        with writing(place):
             _make_set(place, dataset, settings)
-        except OSError as error:
-            raise InputError(
-                f"The demo images cannot be written to {place} ({error.strerror or error}); "
-                "free some space or choose a folder that you may write to."
-            ) from error
 
 
 def draw_sample(
