@@ -5,8 +5,10 @@ Drawn from `tables/paired.csv`; computes nothing.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from matplotlib.axes import Axes
@@ -17,9 +19,10 @@ from adnlib.comparison import MEAN
 from adnlib.figures import ALERT_COLOUR, line_style, save, style
 from adnlib.records import read_runs
 from adnlib.report import SELECTION_NAMES, alert
-from adnlib.variants import variant_order, variant_title
+from adnlib.variants import variant_order, variant_settings, variant_title
 
-_LINE = 0.2  # inches a variant of a category
+_LINE = 0.2  # inches a variant of a category, or a row of the legend
+_LEGEND_COLUMNS = 3
 
 
 def draw_paired(results: str | Path) -> list[Path]:
@@ -42,7 +45,8 @@ def _figure(table: pd.DataFrame, warning: str) -> Figure:
     variants = sorted(table["variant"].unique(), key=variant_order)
     selections = list(table["epoch_selection"].unique())
     body = _LINE * (len(variants) + 0.7) * len(groups)
-    top, bottom = (0.6, 0.85) if warning else (0.35, 0.85)
+    legend = _LINE * math.ceil(len(variants) / _LEGEND_COLUMNS) + 0.1
+    top, bottom = (0.6 if warning else 0.35), legend + 0.6
     width, height = 8.0, body + top + bottom
     figure = Figure(figsize=(width, height))
     panels = figure.subplots(1, len(selections), sharex=True, squeeze=False)[0]
@@ -55,7 +59,7 @@ def _figure(table: pd.DataFrame, warning: str) -> Figure:
         axes.set_title(SELECTION_NAMES[selection], fontsize="medium")
         axes.tick_params(labelleft=axes is panels[0])
     figure.text(
-        *(0.5, 0.45 / height),
+        *(0.5, (legend + 0.15) / height),
         "points of AUROC over DifferNet, same seeds and images; bars: 95 % bootstrap interval over "
         "both",
         ha="center",
@@ -65,10 +69,10 @@ def _figure(table: pd.DataFrame, warning: str) -> Figure:
         0.5, 1 - 0.1 / height, warning, color=ALERT_COLOUR, ha="center", va="top", wrap=True
     )
     figure.legend(
-        [Line2D([], [], marker="o", **line_style(variant)) for variant in variants],
+        [Line2D([], [], marker="o", **_look(variant)) for variant in variants],
         [variant_title(variant) for variant in variants],
         loc="lower center",
-        ncols=min(len(variants), 3),
+        ncols=min(len(variants), _LEGEND_COLUMNS),
         frameon=False,
     )
     return figure
@@ -84,13 +88,20 @@ def _panel(
             row = cells.get((*group, variant))
             if row is None:
                 continue
-            look = line_style(variant)
-            marker = "D" if group[1] == MEAN else "o"
+            look = _look(variant) | {"marker": "D" if group[1] == MEAN else "o"}
             y = index * step + place
-            axes.plot([row["low"], row["high"]], [y, y], **look)
-            axes.plot(row["difference"], y, marker, markersize=4, color=look["color"])
+            axes.plot([row["low"], row["high"]], [y, y], **look | {"marker": ""})
+            axes.plot(row["difference"], y, **look)
     axes.axvline(0, color="0.35", linewidth=0.8, zorder=1)
     middles = [index * step + (len(variants) - 1) / 2 for index in range(len(groups))]
     axes.set_yticks(middles, [f"{dataset}\n{category}" for dataset, category in groups])
     axes.set_ylim(step * len(groups) - 0.85, -0.85)
     axes.grid(visible=False, axis="y")
+
+
+def _look(variant: str) -> dict[str, Any]:
+    """Colour and width; lines are whole, for their ends are the interval's. Hollow: untrained."""
+    look = line_style(variant)
+    filled = "attention_training" not in variant_settings(variant)
+    face = look["color"] if filled else "white"
+    return look | {"linestyle": "-", "markersize": 4, "markerfacecolor": face}

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.figure import Figure
 from scipy import stats
 from sklearn.metrics import average_precision_score, roc_auc_score
 from synthetic import make_grid, make_run
@@ -149,3 +150,19 @@ def test_markdown_and_figure_show_every_selection(tmp_path: Path) -> None:
     png, pdf = forest.draw_paired(tmp_path)
     assert png.stat().st_size > 10_000
     assert pdf.read_bytes().startswith(b"%PDF")
+
+
+@pytest.mark.parametrize("variants", [["se"], ["se", "cbam", "eca", "constant"]])
+def test_the_legend_keeps_clear_of_the_axis_label(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variants: list[str]
+) -> None:
+    drawn: list[Figure] = []
+    monkeypatch.setattr(forest, "save", lambda figure, path: drawn.append(figure) or [path])
+    make_grid(tmp_path, variants=["none", *variants])
+    study.write_study(tmp_path)
+    forest.draw_paired(tmp_path)
+    drawn[0].draw_without_rendering()
+    label, legend = (each.get_window_extent() for each in (drawn[0].texts[0], drawn[0].legends[0]))
+    assert label.y0 > legend.y1
+    assert legend.y0 >= 0
+    assert min(axes.get_tightbbox().y0 for axes in drawn[0].axes) > label.y1
