@@ -15,7 +15,7 @@ from torch import nn
 from torchvision.models import get_model
 
 from adnlib.errors import InputError
-from adnlib.weights import load_alexnet, load_torchvision
+from adnlib.weights import Weights, load_alexnet, load_torchvision
 
 ALL = "all"
 """Every stage that a network has attention sites for."""
@@ -148,21 +148,32 @@ def layout(name: str) -> Layout:
     return Layout(channels, output(smallest)[1], smallest)
 
 
-def load_weights(name: str, network: nn.Module, source: str) -> str:
-    """Give the network ImageNet's weights, or those of a file; returns their SHA-256.
+def find_weights(name: str, source: str) -> Weights:
+    """ImageNet's weights of a network, kept in a cache, or those of a file; torchvision's names.
 
     Raises:
         InputError: they cannot be had (see `weights`).
     """
-    prefix = NETWORKS[name].prefix
-    state = network.state_dict()
+    if name == "alexnet":  # it has more sources than the others
+        return load_alexnet(source)
+    with torch.device("meta"):
+        network = build(name)
     shapes = {
-        prefix + key: tuple(tensor.shape)
-        for key, tensor in state.items()
+        NETWORKS[name].prefix + key: tuple(tensor.shape)
+        for key, tensor in network.state_dict().items()
         if tensor.is_floating_point()  # batch norm's counter of batches is of no use here
     }
-    alexnet = name == "alexnet"  # it has more sources than the others
-    weights = load_alexnet(source) if alexnet else load_torchvision(name, shapes, source)
+    return load_torchvision(name, shapes, source)
+
+
+def load_weights(name: str, network: nn.Module, source: str) -> str:
+    """Give the network what `find_weights` finds; returns its SHA-256.
+
+    Raises:
+        InputError: the weights cannot be had.
+    """
+    weights = find_weights(name, source)
+    prefix = NETWORKS[name].prefix
     found = {key.removeprefix(prefix): tensor for key, tensor in weights.tensors.items()}
-    network.load_state_dict({**state, **found})
+    network.load_state_dict({**network.state_dict(), **found})
     return weights.sha256

@@ -26,10 +26,10 @@ from adnlib.demo import make_demo
 from adnlib.errors import InputError, writing
 from adnlib.folders import DONE
 from adnlib.machine import end_with
+from adnlib.networks import find_weights
 from adnlib.parameters import project_path
 from adnlib.places import DEMO_ROOT
 from adnlib.plan import Plan
-from adnlib.weights import load_alexnet
 
 SNAKEFILE = Path("workflow/Snakefile")
 FOLLOW_SECONDS = 2
@@ -42,7 +42,7 @@ def carry_out(plan: Plan, keep_going: bool = True) -> int:
 
     Raises:
         InputError: another process or job works on the same results, the folder cannot be written,
-            there are no ImageNet weights, or Snakemake or what a cluster needs is not installed.
+            the weights cannot be had, or Snakemake or what a cluster needs is not installed.
     """
     if not importlib.util.find_spec("snakemake"):
         raise InputError("Snakemake is not installed: install adnlib with Python 3.11 or newer.")
@@ -104,9 +104,10 @@ def _prepare(plan: Plan) -> dict[str, Any]:
         if not demo.is_dir():
             print(f"Drawing the demo images into {demo} ...", flush=True)
         make_demo(demo)
-    for source in {cell.settings.weights for cell in plan.cells if cell.state != "done"}:
+    todo = [cell.settings for cell in plan.cells if cell.state != "done"]
+    for backbone, source in {(settings.backbone, settings.weights) for settings in todo}:
         if source != "random":
-            load_alexnet(source)
+            find_weights(backbone, source)
     record = plan.record()
     with writing(plan.results, _INSTEAD):
         for told in (plan.results / "notebooks").glob("*.failed.json"):

@@ -3,11 +3,13 @@
 import errno
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from adnlib import cluster, scheduling
 from adnlib.errors import InputError
+from adnlib.run_settings import Settings
 
 KEY = "runs/my_set/cup/se/seed0"
 
@@ -56,6 +58,19 @@ def test_a_file_system_without_locks_is_said(tmp_path, monkeypatch):
     monkeypatch.setattr(scheduling.fcntl, "flock", no_locks)
     with pytest.raises(InputError, match=r"cannot lock .* \(No locks available\)"):
         scheduling._alone(tmp_path).__enter__()
+
+
+def test_weights_are_those_of_the_backbones_that_are_left(tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(scheduling, "find_weights", lambda *weights: asked.append(weights))
+    left = [("resnet18", "imagenet", "new"), ("alexnet", "a.pth", "stale")]
+    others = [("resnet18", "imagenet", "new"), ("alexnet", "random", "new")]
+    cells = [
+        SimpleNamespace(settings=Settings(backbone=backbone, weights=weights), state=state)
+        for backbone, weights, state in [*left, *others, ("alexnet", "imagenet", "done")]
+    ]
+    scheduling._prepare(SimpleNamespace(cells=cells, results=tmp_path, record=lambda: {"todo": []}))
+    assert sorted(asked) == [("alexnet", "a.pth"), ("resnet18", "imagenet")]
 
 
 @pytest.mark.parametrize(

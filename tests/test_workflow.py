@@ -199,6 +199,13 @@ def test_what_is_done_is_not_done_again(project: Path) -> None:
     assert "my_set" in output
 
 
+def test_grad_cam_is_not_asked_of_runs_without_maps(fresh: Path) -> None:
+    code, output = call(fresh, "--set", "map_views=0")
+    assert code == 0, output
+    figures = fresh / "results/grid/figures"
+    assert sorted(path.name for path in figures.iterdir()) == ["roc_my_set.pdf", "roc_my_set.png"]
+
+
 def test_what_is_new_or_changed_is_run_and_nothing_else(project: Path) -> None:
     code, output = call(project, "--attention", "se", "--seeds", "0", "1", "--set", "epochs=5")
     assert calls(project) == ["se 0 5", "se 1 5"], output
