@@ -199,7 +199,7 @@ def _add_run_all(commands: Any) -> None:
     add(
         "--profile",
         default="demo",
-        help="demo, smoke, paper, study, or a grid file (default: demo)",
+        help="demo, smoke, paper, study, study_cpu, or a grid file (default: demo)",
     )
     add("--data-root", type=_path, metavar="DIR", help="folder that holds the data sets")
     add("--dataset", **lists, metavar="NAME", help="only these data sets")

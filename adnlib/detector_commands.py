@@ -16,7 +16,7 @@ from adnlib.settings import assignment
 
 FIT_EXAMPLES = """\
 presets, each over the defaults, which are the paper's:
-  quick      8 epochs, scores by 16 rotated views: 200 images in under 10 minutes on 2 CPU cores
+  quick      8 epochs, scores by 16 rotated views: 200 images in 5 to 12 minutes on 2 CPU cores
   standard   48 epochs, 64 views
   paper      192 epochs, 64 views
 
@@ -176,7 +176,7 @@ def _add_fit(commands: Any) -> None:
         help="quick, standard (default) or paper: see below",
     )
     add("--config", type=path, metavar="FILE", help="YAML file of settings, over the preset's")
-    add("--attention", metavar="NAME", help="none (default: DifferNet), se or cbam")
+    add("--attention", metavar="NAME", help="none (default: DifferNet), se, cbam, eca ...")
     add("--device", metavar="NAME", help="auto (default), cpu, cuda or cuda:N")
     add("--seed", metavar="N", help="of initial weights, order, angles and held-out images")
     add(

@@ -2,6 +2,15 @@
 
 Both take what `AttentDifferNet.embed` gives, so they stand where the flow stands; neither has a
 gradient, so attention keeps its random values under them. They know nothing of images.
+
+Example:
+    >>> from adnlib import AttentDifferNet
+    >>> tiny = {"weights": "random", "image_size": 64, "scales": 1, "flow_width": 16}
+    >>> model = AttentDifferNet(attention="se", test_views=2, **tiny)
+    >>> good = torch.randint(256, (10, 3, 64, 64), dtype=torch.uint8)
+    >>> embedded = model.embed(good, model.test_angles(len(good)))
+    >>> Neighbours().fit(embedded[:7]).score(embedded[7:]).shape
+    torch.Size([3])
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The finished runs of a results folder, and whether they may stand in one table.
 
-Reads run folders and nothing else: no training, no tables, no pictures. Unfinished and damaged runs
-are left out and named in a warning.
+Reads run folders and the plan beside them, and nothing else: no tables, no pictures. Unfinished and
+damaged runs are left out and named in a warning.
 """
 
 from __future__ import annotations

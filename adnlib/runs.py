@@ -62,8 +62,7 @@ class Run:
 
     Raises:
         InputError: data, device or settings cannot be used; the folder is taken by another process,
-        or
-            holds a finished run with other settings.
+            or holds a finished run with other settings.
     """
 
     def __init__(self, settings: Settings) -> None:

@@ -46,7 +46,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--images", type=int, default=9000)
     parser.add_argument("--image-size", type=int, default=448, help="px (default: 448)")
     parser.add_argument("--views", type=int, default=1, help="in training and scoring (default: 1)")
-    parser.add_argument("--memory-budget", type=float, default=0.0, help="GB (see REPRODUCING.md)")
+    parser.add_argument("--memory-budget", type=float, default=0.0, help="GB (see README.md)")
     parser.add_argument("--flow-width", type=int, default=2048)
     parser.add_argument("--weights", default="imagenet")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
