@@ -16,7 +16,7 @@ import pandas as pd
 
 from adnlib.catalogue import CATALOGUE
 from adnlib.demo import DEMO_SETS
-from adnlib.record import Run
+from adnlib.record import FinishedRun
 from adnlib.run_settings import Settings
 from adnlib.variants import variant_order, variant_title
 
@@ -44,7 +44,7 @@ def published_numbers() -> dict[tuple[str, str, str], Published]:
     }
 
 
-def published_methods(run: Run) -> list[str]:
+def published_methods(run: FinishedRun) -> list[str]:
     """Names under which the numbers of a run's variant are published, the most exact first.
 
     Whether the paper trains its attention is not public, so trained and untrained variants stand
@@ -93,7 +93,7 @@ def is_complete(dataset: str, categories: Sequence[str]) -> bool:
     return bool(known) and set(known) == set(categories)
 
 
-def common_categories(found: Sequence[Run]) -> list[str]:
+def common_categories(found: Sequence[FinishedRun]) -> list[str]:
     """Categories of one data set's runs that every variant among them has."""
     variants = {run.variant for run in found}
     had = {(run.category, run.variant) for run in found}
@@ -101,7 +101,9 @@ def common_categories(found: Sequence[Run]) -> list[str]:
     return [c for c in categories if all((c, variant) in had for variant in variants)]
 
 
-def auroc_table(found: Sequence[Run], asked: Mapping[str, int] | None = None) -> pd.DataFrame:
+def auroc_table(
+    found: Sequence[FinishedRun], asked: Mapping[str, int] | None = None
+) -> pd.DataFrame:
     """One row per data set, epoch selection, category (or "mean") and variant; AUROC in percent.
 
     `mean` and `std` (ddof 1, empty for one seed) are over seeds; `seeds` counts them, `seed_list`
@@ -121,7 +123,9 @@ def auroc_table(found: Sequence[Run], asked: Mapping[str, int] | None = None) ->
     return table.assign(difference=table["mean"] - table["published"].astype(float))
 
 
-def _rows(dataset: str, group: list[Run], selection: str, asked: int) -> list[dict[str, Any]]:
+def _rows(
+    dataset: str, group: list[FinishedRun], selection: str, asked: int
+) -> list[dict[str, Any]]:
     example = {(run.category, run.variant): run for run in group}
     values = pd.DataFrame(
         {
@@ -163,7 +167,7 @@ def _rows(dataset: str, group: list[Run], selection: str, asked: int) -> list[di
     return rows
 
 
-def _circumstances(run: Run, categories: list[str], of_mean: bool) -> dict[str, Any]:
+def _circumstances(run: FinishedRun, categories: list[str], of_mean: bool) -> dict[str, Any]:
     settings = run.settings
     return {
         "epochs": settings["epochs"],
@@ -181,7 +185,7 @@ def _circumstances(run: Run, categories: list[str], of_mean: bool) -> dict[str, 
     }
 
 
-def _published(run: Run, category: str, parts: list[str]) -> dict[str, Any]:
+def _published(run: FinishedRun, category: str, parts: list[str]) -> dict[str, Any]:
     for method in published_methods(run):
         number = published_for(run.dataset, category, method, parts)
         if number:

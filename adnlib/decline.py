@@ -23,7 +23,7 @@ from adnlib.corruptions import CORRUPTIONS
 from adnlib.errors import InputError, writing
 from adnlib.figures import ALERT_COLOUR, line_style, save, style
 from adnlib.model import FPR
-from adnlib.record import Run
+from adnlib.record import FinishedRun
 from adnlib.records import read_runs, sorted_variants
 from adnlib.report import alert, circumstances, dataset_title, with_spread
 from adnlib.tables import Cell, Sheet
@@ -79,7 +79,7 @@ def draw_decline(results: str | Path, dataset: str, measure: str = "auroc") -> l
         return save(_figure(found, table, measure), Path(results) / "figures" / name)
 
 
-def _measured(results: str | Path, dataset: str) -> tuple[list[Run], pd.DataFrame]:
+def _measured(results: str | Path, dataset: str) -> tuple[list[FinishedRun], pd.DataFrame]:
     path = Path(results) / "tables" / f"robustness_{dataset}.csv"
     if not path.is_file():
         raise InputError(f"{path} is not there: measure first, as the notebook 09_robustness does.")
@@ -112,7 +112,7 @@ def _means(table: pd.DataFrame, measure: str) -> dict[tuple[str, str], pd.DataFr
     return means
 
 
-def _protocol(found: Sequence[Run], table: pd.DataFrame, measure: str) -> str:
+def _protocol(found: Sequence[FinishedRun], table: pd.DataFrame, measure: str) -> str:
     """How the numbers came about, in one line."""
     runs = table.drop_duplicates(["category", "variant", "seed"])
     images = runs.drop_duplicates("category")
@@ -135,7 +135,7 @@ def _protocol(found: Sequence[Run], table: pd.DataFrame, measure: str) -> str:
     return " ".join(parts)
 
 
-def _sheet(found: Sequence[Run], table: pd.DataFrame, measure: str) -> Sheet:
+def _sheet(found: Sequence[FinishedRun], table: pd.DataFrame, measure: str) -> Sheet:
     means = _means(table, measure)
     severities = sorted(table["severity"].unique())
     rows = []
@@ -157,7 +157,7 @@ def _sheet(found: Sequence[Run], table: pd.DataFrame, measure: str) -> Sheet:
     )
 
 
-def _own_auroc(found: Sequence[Run], table: pd.DataFrame) -> str:
+def _own_auroc(found: Sequence[FinishedRun], table: pd.DataFrame) -> str:
     own = table.drop_duplicates(["category", "variant", "seed"]).groupby("variant")["run_auroc"]
     told = [f"{variant_title(name)} {own.mean()[name]:.2f}" for name in sorted_variants(found)]
     return (
@@ -175,7 +175,7 @@ def _kinds(table: pd.DataFrame) -> list[str]:
     return [kind for kind in CORRUPTIONS if kind in there]
 
 
-def _figure(found: Sequence[Run], table: pd.DataFrame, measure: str) -> Figure:
+def _figure(found: Sequence[FinishedRun], table: pd.DataFrame, measure: str) -> Figure:
     kinds, variants = _kinds(table), sorted_variants(found)
     severities = [severity for severity in table["severity"].unique() if severity]
     columns = min(len(kinds), _MOST_COLUMNS)

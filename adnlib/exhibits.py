@@ -26,7 +26,7 @@ from adnlib.images import read_image, read_mask
 from adnlib.misses import Counts
 from adnlib.overlays import draw_picture, overlay
 from adnlib.parameters import project_path
-from adnlib.record import Run, read_run
+from adnlib.record import FinishedRun, read_run
 from adnlib.report import alert
 from adnlib.run_maps import scores_and_maps
 from adnlib.runs import MAPS, SELECTIONS
@@ -42,7 +42,7 @@ _PICTURE, _DPI = 440, 110
 class Exhibit:
     """One finished run, open to be looked at."""
 
-    run: Run
+    run: FinishedRun
     scores: pd.DataFrame = field(repr=False)
     """One row a test image."""
     held_out: pd.DataFrame | None = field(repr=False)

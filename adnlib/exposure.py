@@ -23,7 +23,7 @@ from adnlib.model import AttentDifferNet
 from adnlib.model_files import identity
 from adnlib.model_settings import find_device
 from adnlib.pixels import Pictures, Pixels
-from adnlib.record import Run
+from adnlib.record import FinishedRun
 from adnlib.runs import HOLDOUT
 
 KEPT = "robustness.json"
@@ -47,7 +47,9 @@ class Exposure:
         device: as for `ModelSettings`.
     """
 
-    def __init__(self, run: Run, images: int = 0, views: int = 0, device: str = "auto") -> None:
+    def __init__(
+        self, run: FinishedRun, images: int = 0, views: int = 0, device: str = "auto"
+    ) -> None:
         samples = _at_even_steps(run.scores(), images)
         self.labels = samples["label"].to_numpy()
         self.views = views or int(run.settings["test_views"])

@@ -20,7 +20,7 @@ from matplotlib.lines import Line2D
 
 from adnlib.errors import InputError
 from adnlib.evaluation import MeanRoc, Roc, mean_roc, roc
-from adnlib.record import Run
+from adnlib.record import FinishedRun
 from adnlib.records import read_runs, readable, sorted_variants
 from adnlib.report import alert, circumstances, dataset_title
 from adnlib.variants import variant_settings, variant_title
@@ -99,12 +99,12 @@ def line_style(variant: str) -> dict[str, Any]:
     return {"color": colour, "linestyle": dashes, "linewidth": width}
 
 
-def _curve(run: Run) -> Roc:
+def _curve(run: FinishedRun) -> Roc:
     scores = run.scores()
     return roc(scores["label"], scores["score_last"])
 
 
-def _roc_figure(found: Sequence[Run], means: dict[tuple[str, str], MeanRoc]) -> Figure:
+def _roc_figure(found: Sequence[FinishedRun], means: dict[tuple[str, str], MeanRoc]) -> Figure:
     categories = sorted({category for category, _ in means})
     variants = [v for v in sorted_variants(found) if any(key[1] == v for key in means)]
     columns = 3 if len(categories) == 3 else math.ceil(math.sqrt(len(categories)))

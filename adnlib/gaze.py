@@ -20,7 +20,7 @@ from adnlib.errors import InputError, writing
 from adnlib.evaluation import mean_and_std
 from adnlib.localization import SIZE, Maps, centre_prior, random_maps
 from adnlib.map_kinds import USUAL, Saliency
-from adnlib.record import Run
+from adnlib.record import FinishedRun
 from adnlib.records import read_runs, readable
 from adnlib.report import alert, circumstances, dataset_title, with_spread
 from adnlib.run_maps import scores_and_maps, with_maps
@@ -92,7 +92,7 @@ def write_looking(
     return written
 
 
-_Reading = tuple[Run, tuple[pd.DataFrame, np.ndarray]]
+_Reading = tuple[FinishedRun, tuple[pd.DataFrame, np.ndarray]]
 
 
 def _scene(readings: Sequence[_Reading], guess_object: bool) -> Scene:
@@ -193,7 +193,7 @@ def _paired_table(dataset: str, looks: _Looks) -> pd.DataFrame:
 
 
 def _sheet(
-    found: Sequence[Run],
+    found: Sequence[FinishedRun],
     each: pd.DataFrame,
     measures: Sequence[str],
     kind: Saliency,
@@ -227,7 +227,7 @@ def _sheet(
 
 
 def _paired_sheets(
-    found: Sequence[Run], paired: pd.DataFrame, measures: Sequence[str]
+    found: Sequence[FinishedRun], paired: pd.DataFrame, measures: Sequence[str]
 ) -> Iterator[Sheet]:
     for against in map(_title, (PLAIN, _CENTRE)):
         rows = paired[paired["against"] == against]

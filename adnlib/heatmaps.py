@@ -25,7 +25,7 @@ from adnlib.figures import ALERT_COLOUR, save, style
 from adnlib.images import read_image, read_mask
 from adnlib.map_kinds import USUAL, Saliency
 from adnlib.overlays import COLOURS, as_pixels, draw_picture, overlay, silhouette
-from adnlib.record import Run
+from adnlib.record import FinishedRun
 from adnlib.records import read_runs
 from adnlib.report import alert, circumstances, dataset_title
 from adnlib.runs import MAPS
@@ -92,7 +92,7 @@ def draw_gradcam(
 
 
 def _figure(
-    found: Sequence[Run], chosen: Sequence[Chosen], kind: Saliency, photographs: bool
+    found: Sequence[FinishedRun], chosen: Sequence[Chosen], kind: Saliency, photographs: bool
 ) -> Figure:
     variants = sorted({v for category in chosen for v in category.maps}, key=variant_order)
     blocks = _blocks(chosen)

@@ -18,7 +18,7 @@ import pandas as pd
 from adnlib import tables
 from adnlib.comparison import MEAN, auroc_table
 from adnlib.folders import is_done
-from adnlib.record import Run
+from adnlib.record import FinishedRun
 from adnlib.records import asked_cells, asked_seeds, read_runs
 from adnlib.report import (
     FEWER,
@@ -56,7 +56,7 @@ def closing_text(results: str | Path) -> str:
     return "\n".join([*text, "Made:", *where]) + "\n"
 
 
-def summary_sheet(found: Sequence[Run], table: pd.DataFrame) -> Sheet:
+def summary_sheet(found: Sequence[FinishedRun], table: pd.DataFrame) -> Sheet:
     """One row a data set and method: AUROC over all common categories, by epoch selection.
 
     Args:
@@ -86,7 +86,7 @@ def summary_sheet(found: Sequence[Run], table: pd.DataFrame) -> Sheet:
     )
 
 
-def published_sheets(found: Sequence[Run], table: pd.DataFrame) -> Iterator[Sheet]:
+def published_sheets(found: Sequence[FinishedRun], table: pd.DataFrame) -> Iterator[Sheet]:
     """For each data set that has published numbers: ours, the published one, and the difference.
 
     Args:
@@ -128,7 +128,7 @@ def published_sheets(found: Sequence[Run], table: pd.DataFrame) -> Iterator[Shee
         )
 
 
-def ran_sheet(found: Sequence[Run]) -> Sheet:
+def ran_sheet(found: Sequence[FinishedRun]) -> Sheet:
     """Which runs there are, on what, and how long they took."""
     body = []
     for dataset, variant in dict.fromkeys((run.dataset, run.variant) for run in found):
@@ -154,7 +154,7 @@ def ran_sheet(found: Sequence[Run]) -> Sheet:
     )
 
 
-def versions(found: Sequence[Run]) -> list[str]:
+def versions(found: Sequence[FinishedRun]) -> list[str]:
     """Versions of the packages and the code that made the runs; several where they differ."""
     told: dict[str, Counter[str]] = {}
     for run in found:

@@ -31,7 +31,7 @@ _METHOD |= {name for name in DEFAULTS if name.startswith("attention_")}
 
 
 @dataclass(frozen=True)
-class Run:
+class FinishedRun:
     """One finished run: what was asked, what came out, and where the rest lies."""
 
     folder: Path
@@ -71,7 +71,7 @@ class Run:
 
     def __repr__(self) -> str:
         where = f"{self.dataset}/{self.category}/{self.variant}/seed{self.seed}"
-        return f"Run({where}: AUROC {100 * self.aurocs['last']:.1f} %, {self.images_seen})"
+        return f"FinishedRun({where}: AUROC {100 * self.aurocs['last']:.1f} %, {self.images_seen})"
 
     def scores(self) -> pd.DataFrame:
         """`scores.csv`: path, label, defect, mask ("" without one), score_<one of `aurocs`>."""
@@ -103,7 +103,7 @@ class Run:
         return folder
 
 
-def read_run(folder: Path) -> Run:
+def read_run(folder: Path) -> FinishedRun:
     """Read one finished run, whatever runs lie beside it.
 
     Raises:
@@ -125,7 +125,7 @@ def damaged(folder: Path, error: Exception) -> InputError:
     )
 
 
-def _read_run(folder: Path) -> Run:
+def _read_run(folder: Path) -> FinishedRun:
     params = json.loads((folder / "params.json").read_text(encoding="utf-8"))
     metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
     settings = params["settings"]
@@ -145,7 +145,7 @@ def _read_run(folder: Path) -> Run:
     }
     if not all(0 <= auroc <= 1 for auroc in aurocs.values()):
         raise ValueError(f"AUROC {aurocs} is no fraction")
-    return Run(
+    return FinishedRun(
         folder=folder,
         dataset=dataset,
         category=category,

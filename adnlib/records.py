@@ -15,18 +15,18 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from adnlib.errors import InputError
-from adnlib.record import DEFAULTS, MAY_DIFFER, Run, damaged, read_run
+from adnlib.record import DEFAULTS, MAY_DIFFER, FinishedRun, damaged, read_run
 from adnlib.variants import variant_order
 
 _T = TypeVar("_T")
 
 
-def sorted_variants(found: Iterable[Run]) -> list[str]:
+def sorted_variants(found: Iterable[FinishedRun]) -> list[str]:
     """The variants that occur, each once, in the order of tables and figures."""
     return sorted({run.variant for run in found}, key=variant_order)
 
 
-def read_runs(results: str | Path, dataset: str | None = None) -> list[Run]:
+def read_runs(results: str | Path, dataset: str | None = None) -> list[FinishedRun]:
     """Read every finished run beneath `results/runs`, sorted by data set, category, variant, seed.
 
     Args:
@@ -38,7 +38,7 @@ def read_runs(results: str | Path, dataset: str | None = None) -> list[Run]:
             that changes their numbers (see `check_settings`).
     """
     root = Path(results) / "runs"
-    found: list[Run] = []
+    found: list[FinishedRun] = []
     left_out: list[str] = []
     for folder in sorted(root.glob(f"{dataset or '*'}/*/*/seed*")):
         try:
@@ -75,7 +75,7 @@ def asked_seeds(results: str | Path) -> dict[str, int]:
     return asked
 
 
-def check_settings(found: list[Run]) -> None:
+def check_settings(found: list[FinishedRun]) -> None:
     """Refuse runs of one data set whose settings differ.
 
     A table's caption can state one number of epochs, one image size, one kind of weights. Runs
@@ -120,12 +120,14 @@ def check_same(what: str, name: str, values: dict[Path, str]) -> None:
         )
 
 
-def readable(found: Iterable[Run], read: Callable[[Run], _T]) -> list[tuple[Run, _T]]:
+def readable(
+    found: Iterable[FinishedRun], read: Callable[[FinishedRun], _T]
+) -> list[tuple[FinishedRun, _T]]:
     """Each run with what `read` gives for it; runs whose files are damaged are warned of, left out.
 
     For `scores.csv` and `maps.npz`, which tables do not need and `read_runs` does not open.
     """
-    pairs: list[tuple[Run, _T]] = []
+    pairs: list[tuple[FinishedRun, _T]] = []
     left_out: list[str] = []
     for run in found:
         try:

@@ -25,7 +25,7 @@ from adnlib.comparison import (
     published_numbers,
 )
 from adnlib.demo import DEMO_SETS
-from adnlib.record import Run
+from adnlib.record import FinishedRun
 from adnlib.records import asked_seeds, read_runs, sorted_variants
 from adnlib.tables import Cell, Sheet
 from adnlib.variants import variant_title
@@ -74,7 +74,7 @@ def write_tables(results: str | Path) -> list[Path]:
     return [folder / f"auroc.{ending}" for ending in ("csv", "md", "tex")]
 
 
-def auroc_sheets(found: Sequence[Run], table: pd.DataFrame) -> dict[tuple[str, str], Sheet]:
+def auroc_sheets(found: Sequence[FinishedRun], table: pd.DataFrame) -> dict[tuple[str, str], Sheet]:
     """One sheet per data set and epoch selection, of the rows of `auroc_table`."""
     sheets = {}
     for (dataset, selection), rows in table.groupby(["dataset", "epoch_selection"], sort=False):
@@ -83,7 +83,7 @@ def auroc_sheets(found: Sequence[Run], table: pd.DataFrame) -> dict[tuple[str, s
     return sheets
 
 
-def dataset_title(found: Sequence[Run]) -> str:
+def dataset_title(found: Sequence[FinishedRun]) -> str:
     """What one data set's runs were made on, demo images and missing categories named as such."""
     dataset = found[0].dataset
     categories = sorted({run.category for run in found})
@@ -98,12 +98,12 @@ def dataset_title(found: Sequence[Run]) -> str:
     return info.title
 
 
-def alert(found: Sequence[Run]) -> str:
+def alert(found: Sequence[FinishedRun]) -> str:
     """What must be read before any number of these runs, or ""."""
     return RANDOM_WEIGHTS if any(run.weights == "random" for run in found) else ""
 
 
-def circumstances(found: Sequence[Run]) -> str:
+def circumstances(found: Sequence[FinishedRun]) -> str:
     """The settings of one data set's runs in one line; `read_runs` saw to it that they agree."""
     settings = found[0].settings
     seeds = sorted({run.seed for run in found})
@@ -134,7 +134,7 @@ def with_spread(mean: float, std: float) -> str:
     return f"{mean:.2f}" + ("" if pd.isna(std) else f" ± {std:.2f}")
 
 
-def _sheet(dataset: str, selection: str, group: list[Run], rows: pd.DataFrame) -> Sheet:
+def _sheet(dataset: str, selection: str, group: list[FinishedRun], rows: pd.DataFrame) -> Sheet:
     variants = sorted_variants(group)
     categories = list(dict.fromkeys(rows["category"]))
     if len(categories) == 2 and MEAN in categories:  # a mean that repeats the only category
@@ -183,7 +183,7 @@ def _row_name(category: str, common: list[str], categories: list[str]) -> str:
     return f"mean of {there}" if len(common) == there else f"mean of {len(common)} (of {there})"
 
 
-def _caption(group: list[Run], rows: pd.DataFrame) -> str:
+def _caption(group: list[FinishedRun], rows: pd.DataFrame) -> str:
     spread = (
         "Mean ± standard deviation over seeds."
         if rows["std"].notna().any()

@@ -27,7 +27,7 @@ from adnlib.exposure import Exposure
 from adnlib.model import FPR
 from adnlib.model_files import JSON_NAME
 from adnlib.model_settings import find_device
-from adnlib.record import Run
+from adnlib.record import FinishedRun
 from adnlib.records import read_runs
 from adnlib.settings import check_names
 from adnlib.tables import duration
@@ -148,7 +148,7 @@ def _words(text: str) -> list[str]:
     return re.findall(r"[^\s,]+", str(text))
 
 
-def _measured(run: Run, asked: Measurement, say: Callable[[str], object]) -> Iterator[_Row]:
+def _measured(run: FinishedRun, asked: Measurement, say: Callable[[str], object]) -> Iterator[_Row]:
     exposure = Exposure(run, asked.images, asked.views, asked.device)
     labels, untouched, held_out = exposure.labels, exposure.untouched(), exposure.held_out()
     limit = threshold_for_fpr(held_out, FPR).value if len(held_out) else None

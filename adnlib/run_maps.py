@@ -20,14 +20,14 @@ from adnlib.images import load_images
 from adnlib.map_kinds import USUAL, Saliency
 from adnlib.model import AttentDifferNet
 from adnlib.model_files import JSON_NAME, identity
-from adnlib.record import Run
+from adnlib.record import FinishedRun
 from adnlib.records import check_same
 from adnlib.runs import MAPS
 
 _VIEWS = 4  # where the run asked for no maps of its own
 
 
-def with_maps(found: Iterable[Run], kind: Saliency = USUAL) -> list[Run]:
+def with_maps(found: Iterable[FinishedRun], kind: Saliency = USUAL) -> list[FinishedRun]:
     """The runs that have maps of a kind, or a model that can make them.
 
     Raises:
@@ -41,7 +41,7 @@ def with_maps(found: Iterable[Run], kind: Saliency = USUAL) -> list[Run]:
     return kept
 
 
-def scores_and_maps(run: Run, kind: Saliency = USUAL) -> tuple[pd.DataFrame, np.ndarray]:
+def scores_and_maps(run: FinishedRun, kind: Saliency = USUAL) -> tuple[pd.DataFrame, np.ndarray]:
     """`scores.csv` of a run, and a map (h, w) for each of its rows, float32, not normalised.
 
     Raises:
@@ -61,7 +61,7 @@ def scores_and_maps(run: Run, kind: Saliency = USUAL) -> tuple[pd.DataFrame, np.
     return scores, maps
 
 
-def _views(run: Run) -> int:
+def _views(run: FinishedRun) -> int:
     return run.settings["map_views"] or _VIEWS
 
 
@@ -69,7 +69,7 @@ def _name(kind: Saliency) -> str:
     return MAPS if kind == USUAL else f"maps_{kind.name}.npz"
 
 
-def _kept_or_made(run: Run, kind: Saliency, path: Path, images: list[str]) -> np.ndarray:
+def _kept_or_made(run: FinishedRun, kind: Saliency, path: Path, images: list[str]) -> np.ndarray:
     digest = identity(run.folder)
     try:
         with np.load(path, allow_pickle=False) as kept:

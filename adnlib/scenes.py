@@ -29,7 +29,7 @@ from adnlib.localization import (
     pointing,
 )
 from adnlib.masks import foregrounds
-from adnlib.record import Run
+from adnlib.record import FinishedRun
 from adnlib.significance import DRAWS, drawn_again
 
 MEASURES = {
@@ -55,7 +55,7 @@ class Scene:
     """(N, S, S), all False where there is no mask; None where there are no masks at all."""
 
     @classmethod
-    def of(cls, run: Run, scores: pd.DataFrame, guess_object: bool = False) -> Scene:
+    def of(cls, run: FinishedRun, scores: pd.DataFrame, guess_object: bool = False) -> Scene:
         """Read the masks of a run's test images.
 
         Args:

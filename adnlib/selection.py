@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike
 from adnlib.errors import InputError
 from adnlib.evaluation import percentiles
 from adnlib.map_kinds import USUAL, Saliency
-from adnlib.record import Run
+from adnlib.record import FinishedRun
 from adnlib.records import readable
 from adnlib.run_maps import scores_and_maps, with_maps
 from adnlib.settings import check_names
@@ -44,7 +44,7 @@ class Chosen:
 
 
 def choose(
-    found: Sequence[Run],
+    found: Sequence[FinishedRun],
     anomalous: int,
     named: Mapping[str, Sequence[str]] | None = None,
     kind: Saliency = USUAL,
@@ -74,7 +74,7 @@ def choose(
     return [category for category in chosen if category]
 
 
-def read_named(file: str | Path, found: Sequence[Run]) -> dict[str, list[str]]:
+def read_named(file: str | Path, found: Sequence[FinishedRun]) -> dict[str, list[str]]:
     """The images that a file names, by category.
 
     Args:
@@ -173,7 +173,7 @@ def colour_scales(maps: np.ndarray, labels: ArrayLike) -> np.ndarray:
 
 
 def _of_category(
-    found: list[Run], anomalous: int, named: Sequence[str] | None, kind: Saliency
+    found: list[FinishedRun], anomalous: int, named: Sequence[str] | None, kind: Saliency
 ) -> Chosen | None:
     readings = readable(found, lambda run: scores_and_maps(run, kind))
     if not readings:

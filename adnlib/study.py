@@ -17,7 +17,7 @@ from adnlib import tables
 from adnlib.comparison import MEAN
 from adnlib.errors import InputError
 from adnlib.evaluation import Array, mean_and_std, measures
-from adnlib.record import Run
+from adnlib.record import FinishedRun
 from adnlib.records import read_runs, readable
 from adnlib.significance import bootstrap, delong, interval, pair_wins, wilcoxon
 from adnlib.study_sheets import study_sheets
@@ -79,16 +79,16 @@ def write_study(results: str | Path) -> list[Path]:
     return [*(folder / f"{name}.csv" for name in made), folder / "statistics.md"]
 
 
-def read_scores(found: Sequence[Run]) -> list[Scored]:
+def read_scores(found: Sequence[FinishedRun]) -> list[Scored]:
     """The scores of runs by data set, category and variant; damaged files are warned of, left out.
 
     Raises:
         InputError: runs of a category were not tested with the same images.
     """
-    grouped: dict[tuple[str, str, str], list[tuple[Run, pd.DataFrame]]] = {}
-    for run, table in readable(found, Run.scores):
+    grouped: dict[tuple[str, str, str], list[tuple[FinishedRun, pd.DataFrame]]] = {}
+    for run, table in readable(found, FinishedRun.scores):
         grouped.setdefault((run.dataset, run.category, run.variant), []).append((run, table))
-    images: dict[tuple[str, str], tuple[Run, pd.DataFrame]] = {}
+    images: dict[tuple[str, str], tuple[FinishedRun, pd.DataFrame]] = {}
     for (dataset, category, _), runs in grouped.items():
         first, expected = images.setdefault((dataset, category), runs[0])
         for run, table in runs:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from adnlib.record import Run
+from adnlib.record import FinishedRun
 from adnlib.report import (
     SELECTION_NAMES,
     SELECTION_TITLES,
@@ -22,7 +22,7 @@ from adnlib.variants import variant_title
 
 
 def study_sheets(
-    found: Sequence[Run],
+    found: Sequence[FinishedRun],
     statistics: pd.DataFrame,
     paired: pd.DataFrame,
     choice: pd.DataFrame,

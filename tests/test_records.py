@@ -70,7 +70,10 @@ def test_one_run_is_read_whatever_lies_beside_it(tmp_path: Path) -> None:
     folder = make_run(tmp_path, held_out=7)
     make_run(tmp_path, seed=1, epochs=8)
     run = read_run(folder)
-    assert repr(run) == "Run(mvtec_ad/bottle/none/seed0: AUROC 83.3 %, 100 to train and 30 to test)"
+    assert (
+        repr(run)
+        == "FinishedRun(mvtec_ad/bottle/none/seed0: AUROC 83.3 %, 100 to train and 30 to test)"
+    )
     held_out = run.held_out()
     assert held_out is not None
     assert list(held_out) == list(run.scores())
