@@ -26,6 +26,7 @@ from adnlib.errors import InputError
 from adnlib.map_kinds import BEFORE, LAST, METHODS, TARGETS, USUAL, Saliency
 from adnlib.model import AttentDifferNet
 from adnlib.pixels import Pictures
+from adnlib.precision import rounding
 from adnlib.views import rotate
 
 _TOGETHER = 16  # views: the flow's weights are read once for all of them
@@ -56,6 +57,8 @@ def saliency(
         kind: which map.
         scale: of this scale alone, 0 being the largest; None for all.
 
+    Half precision is left out: it rounds a score, and not where the score comes from.
+
     Returns:
         float32 (N, h, w) on the CPU, not negative, in units of the target (EigenCAM: of the
         features; gradient map: of the target's squared gradient); h and w are the layer's size at
@@ -70,7 +73,11 @@ def saliency(
     angles = model.test_angles(len(images))[:, :views]
     group = max(_TOGETHER // angles.shape[1], 1)
     maps = []
-    with _DetectorOfViews(model, kind.target, scales) as detector, _mapping(detector, kind) as map_:
+    with (
+        rounding(model.settings.precision),
+        _DetectorOfViews(model, kind.target, scales) as detector,
+        _mapping(detector, kind) as map_,
+    ):
         for some in torch.arange(len(images)).split(group):
             turns = angles[some]
             repeated = images[some].to(model.device).repeat_interleave(turns.shape[1], dim=0)

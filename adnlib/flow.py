@@ -148,7 +148,7 @@ def _own_generators(seed: int) -> Iterator[None]:
     numpy_state = np.random.get_state()  # noqa: NPY002
     try:
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+            torch.random.default_generator.manual_seed(seed)  # a GPU's generators stay as they are
             yield
     finally:
         np.random.set_state(numpy_state)  # noqa: NPY002

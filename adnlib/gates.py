@@ -50,7 +50,7 @@ class FixedGate(Gate):
         self.number = number
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
-        return features.new_tensor([self.number])
+        return features.new_full((1,), self.number)
 
 
 class Gates(NamedTuple):
@@ -100,7 +100,7 @@ class GateMonitor:
 
     def _record(self, site: str, _: nn.Module, __: object, gates: torch.Tensor) -> None:
         gates = gates.detach().double()
-        count = torch.tensor(gates.numel(), dtype=torch.float64, device=gates.device)
+        count = gates.new_full((), gates.numel())
         moments = torch.stack([count, gates.sum(), gates.square().sum()])
         self._moments[site] = self._moments.get(site, 0.0) + moments
 

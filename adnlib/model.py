@@ -20,7 +20,7 @@ from adnlib.flow import anomaly_score, build_flow, negative_log_likelihood
 from adnlib.inputs import Images, OneImage, read_images
 from adnlib.model_settings import ModelSettings, find_device, stored_settings
 from adnlib.pixels import Pictures, Pixels
-from adnlib.precision import check_precision
+from adnlib.precision import check_precision, rounding
 from adnlib.settings import check_names
 from adnlib.threshold import (
     Threshold,
@@ -105,14 +105,19 @@ class AttentDifferNet(nn.Module):
         super().__init__()
         check_names(settings, [field.name for field in dataclasses.fields(ModelSettings)])
         self.settings = ModelSettings(**settings)
-        self.device = find_device(self.settings.device)
-        check_precision(self.settings.precision, self.device)
+        device = find_device(self.settings.device)
+        check_precision(self.settings.precision, device)
         self.embedding = MultiScaleEmbedding(self.settings, self.settings.seed)
         self.flow = build_flow(self.embedding.features, self.settings, self.settings.seed)
         self.threshold: Threshold | None = None
         self.heat_scale: float | None = None
         self.fitted: Fitted | None = None
-        self.to(self.device)
+        self.to(device)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is, wherever it was made."""
+        return self.embedding.mean.device
 
     def __repr__(self) -> str:
         return f"AttentDifferNet({self.settings.changed})"
@@ -244,20 +249,18 @@ class AttentDifferNet(nn.Module):
     @torch.no_grad()
     def score_embeddings(self, embedded: torch.Tensor) -> torch.Tensor:
         """Anomaly scores (N,) of embeddings (N, V, features)."""
-        self.eval()
-        scores = []
-        for some in embedded.split(16):
-            latent, _ = self.flow(some.flatten(0, 1).to(self.device))
-            scores.append(anomaly_score(latent.view(some.shape)).cpu())
+        scores = [
+            anomaly_score(latent.view(some.shape)).cpu()
+            for some, (latent, _) in self._through_flow(embedded)
+        ]
         return torch.cat(scores)
 
     @torch.no_grad()
     def loss_embeddings(self, embedded: torch.Tensor) -> float:
         """Mean negative log-likelihood of embeddings (N, V, features), nats a feature."""
-        self.eval()
         losses = [
-            negative_log_likelihood(*self.flow(some.flatten(0, 1).to(self.device))) * len(some)
-            for some in embedded.split(16)
+            negative_log_likelihood(*passed) * len(some)
+            for some, passed in self._through_flow(embedded)
         ]
         return (torch.stack(losses).sum() / len(embedded)).item()
 
@@ -333,6 +336,16 @@ class AttentDifferNet(nn.Module):
         highest = max(saliency(self, image[None]).max().item() for image in held_out[:_MAPPED])
         self.heat_scale = 2 * max(highest, 1e-12)  # all maps may be 0
         return self.loss_embeddings(embedded)
+
+    def _through_flow(
+        self, embedded: torch.Tensor
+    ) -> Iterator[tuple[torch.Tensor, tuple[torch.Tensor, torch.Tensor]]]:
+        """Some of the embeddings (N, V, features), and the flow's output for their views."""
+        self.eval()
+        for some in embedded.split(16):
+            with rounding(self.settings.precision):
+                passed = self.flow(some.flatten(0, 1).to(self.device))
+            yield some, passed
 
     def _read(self, images: Images, good_only: bool = False) -> Pixels:
         size, budget = self.settings.image_size, self.settings.memory_budget

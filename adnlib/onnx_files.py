@@ -30,6 +30,7 @@ INPUT, OUTPUT = "images", "scores"
 
 _DESCRIPTION, _DIGEST = "adnlib", "adnlib_sha256"
 _BLANK = b"0" * 64
+_CUDA = "CUDAExecutionProvider"
 _MARK = _DIGEST.encode() + b"\x12\x40"  # as protobuf writes the key, and that 64 bytes follow
 
 
@@ -78,7 +79,7 @@ class OnnxModel:
         # One by one, so that a score depends on its image alone and memory on one image.
         return torch.cat(
             [
-                torch.from_numpy(self._session.run([OUTPUT], {INPUT: one[None].numpy()})[0])
+                torch.from_numpy(self._session.run([OUTPUT], {INPUT: one[None].cpu().numpy()})[0])
                 for one in pixels
             ]
         )
@@ -122,23 +123,27 @@ def _session(path: Path, device: str) -> Any:
             "'adnlib[onnx]', or give the folder of the model."
         ) from None
     there = onnxruntime.get_available_providers()
-    wanted = {"auto": ["CUDAExecutionProvider"], "cuda": ["CUDAExecutionProvider"], "cpu": []}
-    if device not in wanted:
+    if device not in ("auto", "cpu", "cuda"):
         raise InputError(f"device is {device!r}: choose auto, cpu or cuda for an ONNX file.")
-    if device == "cuda" and "CUDAExecutionProvider" not in there:
-        raise InputError("this onnxruntime has no CUDA: choose cpu, or install onnxruntime-gpu.")
-    chosen = [name for name in wanted[device] if name in there]
+    # Without the option, onnxruntime has TF32 in all products, the flow's too.
+    chosen = [(_CUDA, {"use_tf32": "0"})] if device != "cpu" and _CUDA in there else []
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     options.log_severity_level = 4  # what it says is raised, too
     try:
         # Of bytes, so that the graph has no folder in which it could name other files.
-        return onnxruntime.InferenceSession(
+        session = onnxruntime.InferenceSession(
             path.read_bytes(), options, providers=[*chosen, "CPUExecutionProvider"]
         )
     except Exception as error:  # onnxruntime's exceptions have no common class of their own
         reason = " ".join(str(error).split())[:200]
         raise InputError(f"{str(path)!r} cannot be run ({reason}): export it again.") from None
+    if device == "cuda" and _CUDA not in session.get_providers():  # it then runs on the CPU
+        raise InputError(
+            "onnxruntime cannot use CUDA here: choose cpu, or install onnxruntime-gpu and the CUDA "
+            "libraries that it was made for."
+        )
+    return session
 
 
 def _description(path: Path, session: Any) -> dict[str, Any]:

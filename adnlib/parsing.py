@@ -64,6 +64,13 @@ def guarded(
         except KeyboardInterrupt:
             print(f"\ninterrupted; {interrupted}", file=sys.stderr)
             return 130
+        except RuntimeError as error:  # torch's own, which is not loaded here
+            if "out of memory" not in str(error):
+                raise
+            raise InputError(
+                "the GPU has too little memory: give a smaller batch_images or image_size with "
+                "--set, end what else uses it, or give --device cpu."
+            ) from None
         except OSError as error:  # such as a name that is too long, wherever it is looked at
             named = f"{str(error.filename)[:200]!r}" if error.filename else "a file"
             raise InputError(f"{named} cannot be used: {error.strerror or error}.") from None

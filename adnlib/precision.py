@@ -10,6 +10,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 
@@ -23,6 +24,9 @@ PRECISIONS: dict[str, torch.dtype | None] = {
 }
 """By name, what the convolutions' inputs and weights are cast to; sums are in fp32 in each."""
 
+_CUDNN: Any = torch.backends.cudnn  # whose parts mypy does not see
+_MKLDNN: Any = torch.backends.mkldnn
+_FLOAT32 = (_CUDNN.conv, torch.backends.cuda.matmul, _MKLDNN.conv, _MKLDNN.matmul)
 _AMPERE = (8, 0)
 _WITHOUT_HALF = ("DEFAULT", "AVX2")  # of x86's CPUs; some with AVX-512 lack it, too
 
@@ -59,21 +63,26 @@ def computing(precision: str, device: torch.device) -> Iterator[None]:
     """
     dtype = PRECISIONS[precision]
     with (
-        rounding(precision, device),
+        rounding(precision),
         torch.autocast(device.type, dtype=dtype, enabled=dtype is not None),
     ):
         yield
 
 
 @contextmanager
-def rounding(precision: str, device: torch.device) -> Iterator[None]:
-    """Within, float32 convolutions use TF32 if that is the precision, and no other time."""
-    if device.type != "cuda":
-        yield
-        return
-    before = torch.backends.cudnn.allow_tf32
-    torch.backends.cudnn.allow_tf32 = precision == "tf32"
+def rounding(precision: str) -> Iterator[None]:
+    """Within, float32 is computed as such, but for a GPU's convolutions if the precision is TF32.
+
+    torch lets cuDNN's convolutions use TF32 unless told otherwise, and a program around this one,
+    or TORCH_ALLOW_TF32_CUBLAS_OVERRIDE, may have it in the flow's products, too.
+    """
+    before = [operations.fp32_precision for operations in _FLOAT32]
     try:
+        for operations in _FLOAT32:
+            operations.fp32_precision = "ieee"
+        if precision == "tf32":
+            _CUDNN.conv.fp32_precision = "tf32"
         yield
     finally:
-        torch.backends.cudnn.allow_tf32 = before
+        for operations, precision_before in zip(_FLOAT32, before, strict=True):
+            operations.fp32_precision = precision_before

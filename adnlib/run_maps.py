@@ -77,7 +77,8 @@ def _kept_or_made(run: FinishedRun, kind: Saliency, path: Path, images: list[str
                 return kept["maps"]
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         pass  # none, or none that can be used: they are made anew
-    model = AttentDifferNet.load(run.folder)
+    on_cpu = run.settings.get("device") == "cpu"
+    model = AttentDifferNet.load(run.folder, "cpu" if on_cpu else "auto")
     folder, size = run.image_folder(images), model.settings.image_size
     pixels, _ = load_images(folder, images, size)
     maps = saliency(model, pixels, _views(run), kind).numpy()

@@ -139,7 +139,6 @@ def train(
         InputError: the loss is no longer finite.
     """
     began = time.perf_counter()
-    device = embedding.mean.device
     generator = torch.Generator().manual_seed(seed)
     if settings.attention_training == "joint":
         embedding.train_attention()
@@ -159,6 +158,7 @@ def train(
         weight_decay=settings.weight_decay,
         fused=True,
     )
+    optimizer.zero_grad()  # of a training that was interrupted
     average = _Average(flow, settings.flow_average)
     made = settings.view_bank or settings.train_views
     fresh = FreshViews(embedding, images, made, settings.max_angle, generator)
@@ -166,7 +166,7 @@ def train(
     precision = embedding.settings.precision
     # fp16 has no numbers as small as the gradients of the attention blocks.
     scaled = embedding.trained and precision == "fp16"
-    scaler = torch.amp.GradScaler(device.type, enabled=scaled)
+    scaler = torch.amp.GradScaler(embedding.mean.device.type, enabled=scaled)
     for epoch in range(1, settings.epochs + 1):
         embedding.train()
         flow.train()
@@ -176,12 +176,12 @@ def train(
                 settings.batch_images
             ):
                 embedded = source.batch(chosen)
-                loss = negative_log_likelihood(*flow(embedded))
-                optimizer.zero_grad()
-                with rounding(precision, device):
+                with rounding(precision):
+                    loss = negative_log_likelihood(*flow(embedded))
                     scaler.scale(loss).backward()
                 scaler.step(optimizer)
                 scaler.update()
+                optimizer.zero_grad()  # at once: until the next step they would take memory
                 average.update()
                 losses.append(loss.detach() * len(chosen))
                 embeddings.append(embedded.detach())

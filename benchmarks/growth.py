@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pandas as pd
 import seaborn as sns
-from throughput import at_even_steps, new_parser, run_ours, tabulated
+from throughput import at_even_steps, new_parser, run_ours, tabulated, warm_up
 
 from adnlib import AttentDifferNet, datasets
 
@@ -75,6 +75,7 @@ def _measured(asked: argparse.Namespace) -> pd.DataFrame:
                 epochs=1,
                 device=asked.device,
             )
+            warm_up(model)
             seconds = run_ours(model, asked.data, good, test)
             rows.append({"changed": changed, "value": value, **now, **seconds})
     return pd.DataFrame(rows).drop(columns="auroc")

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from adnlib import AttentDifferNet, InputError, cli, fitting, model_files, scoring
@@ -538,3 +539,13 @@ def test_help_has_every_option_and_examples(capsys, command, options):
     assert text.count(f"adnlib {command} ") >= 4
     for option in options:
         assert option in text
+
+
+def test_a_gpu_without_room_is_said(data, monkeypatch, call):
+    def train(*_, **__):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    monkeypatch.setattr(AttentDifferNet, "fit", train)
+    code, _, err = call("fit", data / "part", "--out", "m", *TINY)
+    assert code == 2
+    assert "the GPU has too little memory: give a smaller batch_images" in err

@@ -6,6 +6,7 @@ import json
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 import torch
 from onnx import TensorProto, helper
@@ -264,3 +265,22 @@ def test_a_model_too_large_for_onnx_is_refused(model, tmp_path, monkeypatch):
     with pytest.raises(InputError, match=r"an ONNX file holds 2: give a name that ends in \.pt2"):
         export_model(model, tmp_path / "m.onnx", IMAGES)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_gpu_is_asked_for_float32_and_one_that_cannot_be_used_is_said(exported, monkeypatch):
+    """An onnxruntime that was made for CUDA falls back to the CPU without a word."""
+    asked = []
+
+    def session(content, options, providers):
+        asked.append(providers)
+        return made(content, options, providers=providers[-1:])
+
+    made, cuda = onnxruntime.InferenceSession, "CUDAExecutionProvider"
+    monkeypatch.setattr(onnxruntime, "InferenceSession", session)
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [cuda])
+    OnnxModel.load(exported, "auto")
+    assert asked.pop() == [(cuda, {"use_tf32": "0"}), "CPUExecutionProvider"]
+    OnnxModel.load(exported, "cpu")
+    assert asked.pop() == ["CPUExecutionProvider"]
+    with pytest.raises(InputError, match="onnxruntime cannot use CUDA here: choose cpu"):
+        OnnxModel.load(exported, "cuda")

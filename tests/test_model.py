@@ -249,3 +249,17 @@ def test_bad_settings_are_named(settings, sentence):
 
 def test_an_int_may_stand_for_a_float():
     assert AttentDifferNet(**TINY, max_angle=90).settings.max_angle == 90
+
+
+def test_the_device_is_where_the_model_was_moved_to():
+    assert AttentDifferNet(**TINY).to("meta").device == torch.device("meta")
+
+
+def test_making_a_model_leaves_all_random_generators_as_they_were(monkeypatch):
+    seeded = []
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", seeded.append)
+    before = torch.get_rng_state(), np.random.get_state()[1].tolist()  # noqa: NPY002
+    AttentDifferNet(attention="cbam", **TINY)
+    assert torch.equal(torch.get_rng_state(), before[0])
+    assert np.random.get_state()[1].tolist() == before[1]  # noqa: NPY002
+    assert not seeded

@@ -85,6 +85,79 @@ def test_attention_learns_in_half_precision_what_it_learns_in_fp32(precision):
     assert change > 0.99
 
 
+_CUDNN, _MKLDNN = torch.backends.cudnn, torch.backends.mkldnn
+_FLOAT32 = (_CUDNN.conv, torch.backends.cuda.matmul, _MKLDNN.conv, _MKLDNN.matmul)
+
+
+def flags():
+    """What float32 is computed as by convolutions and products, on a GPU and on the CPU."""
+    return [operations.fp32_precision for operations in _FLOAT32]
+
+
+@pytest.fixture
+def loose():
+    """A program around ours that has allowed TF32 everywhere."""
+    before = flags()
+    for operations in _FLOAT32:
+        operations.fp32_precision = "tf32"
+    yield
+    for operations, precision in zip(_FLOAT32, before, strict=True):
+        operations.fp32_precision = precision
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "tf32"])
+def test_float32_is_rounded_where_that_is_the_precision_and_nowhere_else(loose, precision):
+    with rounding(precision):
+        assert flags() == ["tf32" if precision == "tf32" else "ieee", "ieee", "ieee", "ieee"]
+    assert flags() == ["tf32"] * 4
+
+
+def test_a_program_that_used_torchs_older_switches_finds_them_again():
+    before = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+    try:
+        torch.set_float32_matmul_precision("high")
+        torch.backends.cudnn.allow_tf32 = False
+        with rounding("fp32"):
+            pass
+        assert torch.get_float32_matmul_precision() == "high"
+        assert torch.backends.cudnn.allow_tf32 is False
+    finally:
+        torch.set_float32_matmul_precision(before[0])
+        torch.backends.cudnn.allow_tf32 = before[1]
+
+
+def test_whatever_computes_does_so_in_float32(loose, images):
+    """Convolutions and products of training, scores, losses and maps, forward and backward."""
+    model = AttentDifferNet(attention="se", **TINY)
+    seen = []
+
+    def note(*_):
+        seen.extend(flags())
+
+    def forward(module, _, output):
+        if isinstance(module, torch.nn.Conv2d | torch.nn.Linear):
+            note()
+            if output.requires_grad:
+                output.register_hook(note)
+
+    handle = torch.nn.modules.module.register_module_forward_hook(forward)
+    try:
+        embedded = model.embed(images, model.test_angles(len(images)))
+        for compute in (
+            lambda: model.fit(images, holdout=0),
+            lambda: model.score(images[:1]),
+            lambda: model.score_embeddings(embedded),
+            lambda: model.loss_embeddings(embedded),
+            lambda: model.explain(images[0]),
+        ):
+            seen.clear()
+            compute()
+            assert seen
+            assert set(seen) == {"ieee"}
+    finally:
+        handle.remove()
+
+
 @pytest.mark.parametrize("device", ["cpu", "auto"])
 def test_tf32_is_refused_where_there_is_none(device):
     if device == "auto" and torch.cuda.is_available():
@@ -139,8 +212,3 @@ def test_tf32_is_used_where_it_is_the_precision_and_nowhere_else(images):
     close = embedding("fp32")(images)
     assert (exact.cpu() - close).norm() / close.norm() < 2**-18
     assert 2**-15 < (fast.cpu() - close).norm() / close.norm() < 2**-9
-    for allowed in (True, False):
-        torch.backends.cudnn.allow_tf32 = allowed
-        with rounding("tf32", device):
-            assert torch.backends.cudnn.allow_tf32
-        assert torch.backends.cudnn.allow_tf32 == allowed
