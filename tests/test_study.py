@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -166,3 +167,18 @@ def test_the_legend_keeps_clear_of_the_axis_label(
     assert label.y0 > legend.y1
     assert legend.y0 >= 0
     assert min(axes.get_tightbbox().y0 for axes in drawn[0].axes) > label.y1
+
+
+@pytest.mark.slow
+def test_the_committed_table_is_that_of_the_committed_runs(tmp_path: Path) -> None:
+    reference = Path(__file__).parents[1] / "results" / "reference" / "study"
+    shutil.copytree(reference / "runs", tmp_path / "runs")
+    study.write_study(tmp_path)
+    keys = ["category", "variant", "epoch_selection"]
+    made, committed = (
+        pd.read_csv(path).set_index(keys)
+        for path in (tmp_path / "tables" / "statistics.csv", reference / "statistics.csv")
+    )
+    whole = made[made["seeds"] == 3]
+    assert len(whole) >= 4 * 8
+    pd.testing.assert_frame_equal(whole, committed.loc[whole.index], rtol=0, atol=1e-3)
