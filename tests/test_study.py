@@ -180,5 +180,5 @@ def test_the_committed_table_is_that_of_the_committed_runs(tmp_path: Path) -> No
         for path in (tmp_path / "tables" / "statistics.csv", reference / "statistics.csv")
     )
     whole = made[made["seeds"] == 3]
-    assert len(whole) >= 4 * 8
+    assert len(whole) >= 4 * 10
     pd.testing.assert_frame_equal(whole, committed.loc[whole.index], rtol=0, atol=1e-3)
