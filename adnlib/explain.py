@@ -50,14 +50,14 @@ def saliency(
     px), their absolute values averaged over views and colours, and squared. The two scales below
     are reached through the pixels that they are sampled from.
 
+    Half precision is left out: it rounds a score, and not where the score comes from.
+
     Args:
         model: a fitted model.
         images: uint8 (N, 3, S, S).
         views: how many of the model's test angles are used.
         kind: which map.
         scale: of this scale alone, 0 being the largest; None for all.
-
-    Half precision is left out: it rounds a score, and not where the score comes from.
 
     Returns:
         float32 (N, h, w) on the CPU, not negative, in units of the target (EigenCAM: of the
