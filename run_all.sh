@@ -4,7 +4,7 @@
 #   ./run_all.sh              the demo: about 10 minutes on 2 CPU cores, after an installation that
 #                             downloads torch (a few minutes and a few GB)
 #   ./run_all.sh --help       all options
-#   ./run_all.sh test         the tests; what follows goes to pytest
+#   ./run_all.sh test         the tests, on all cores; what follows goes to pytest (-n 0: on one)
 #
 # It uses the active environment (conda, venv) if this checkout is installed there, else makes
 # .venv beside this file, or where ADNLIB_VENV says. The work itself is `python -m adnlib run-all`.
@@ -110,9 +110,11 @@ if [[ -z $python ]]; then
 fi
 if [[ ${1-} == test ]]; then
     shift
-    "$python" -c 'import pytest' 2>/dev/null ||
-        fail "the active environment has no pytest: call pip install -e '${root}[test]' there."
+    "$python" -c 'import pytest, xdist' 2>/dev/null ||
+        fail "the active environment lacks pytest or pytest-xdist: call pip install -e '${root}[test]' there."
     cd "$root"
-    exec "$python" -P -m pytest "$@"
+    # A file of tests on each core, one thread a file.
+    export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
+    exec "$python" -P -m pytest -n auto --maxprocesses 8 --dist loadfile "$@"
 fi
 exec "$python" -P -m adnlib run-all "$@"

@@ -68,8 +68,8 @@ def guarded(
             if "out of memory" not in str(error):
                 raise
             raise InputError(
-                "the GPU has too little memory: give a smaller batch_images or image_size with "
-                "--set, end what else uses it, or give --device cpu."
+                "the GPU has too little memory: end what else uses it, give --device cpu, or train "
+                "with a smaller batch_images or image_size."
             ) from None
         except OSError as error:  # such as a name that is too long, wherever it is looked at
             named = f"{str(error.filename)[:200]!r}" if error.filename else "a file"

@@ -20,6 +20,7 @@ from throughput import at_even_steps, new_parser, run_ours, tabulated, warm_up
 from adnlib import AttentDifferNet, datasets
 
 _CHANGED = {"images": "good images, and test images", "views": "views", "size": "size, px"}
+_PARTS = {"train_seconds": "one epoch of training", "score_seconds": "scoring"}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -28,9 +29,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     table = tabulated(_measured, asked, asked.out.with_suffix(".csv"))
     if table is None:
         return 2
-    long = table.melt(["changed", "value"], ["train_seconds", "score_seconds"], "part", "seconds")
+    named = table.replace({"changed": _CHANGED}).rename(columns=_PARTS)
     grid = sns.relplot(
-        long.replace(_CHANGED),
+        named.melt(["changed", "value"], list(_PARTS.values()), "part", "seconds"),
         x="value",
         y="seconds",
         hue="part",

@@ -548,4 +548,4 @@ def test_a_gpu_without_room_is_said(data, monkeypatch, call):
     monkeypatch.setattr(AttentDifferNet, "fit", train)
     code, _, err = call("fit", data / "part", "--out", "m", *TINY)
     assert code == 2
-    assert "the GPU has too little memory: give a smaller batch_images" in err
+    assert "the GPU has too little memory: end what else uses it" in err

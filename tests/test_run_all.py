@@ -85,7 +85,9 @@ def test_an_environment_that_has_the_checkout_is_used(checkout):
     add_python(checkout, "python3.14", 14)
     code, out, err = call(checkout, "--profile", "paper", "--set", "a=b c")
     assert (code, out, err) == (0, "3.12: -P -m adnlib run-all --profile paper --set a=b c\n", "")
-    assert call(checkout, "test", "-k", "grid")[1].endswith("3.12: -P -m pytest -k grid\n")
+    tested = call(checkout, "test", "-k", "grid")[1].splitlines()[-1]
+    assert tested.startswith("3.12: -P -m pytest -n auto ")
+    assert tested.endswith(" -k grid")
     assert not (checkout / ".venv").exists()
 
 
