@@ -6,13 +6,14 @@ frozen; the attention blocks may be trained.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from adnlib import networks
+from adnlib import fast_convolutions, networks
 from adnlib.attention import ATTENTION, create_attention
 from adnlib.coupling import Coupled, couple
 from adnlib.errors import InputError
@@ -22,7 +23,8 @@ from adnlib.views import pixel_table, views_from
 
 _MEAN = (0.485, 0.456, 0.406)
 _STD = (0.229, 0.224, 0.225)
-_CHUNK = {"cpu": 8, "accelerator": 64}  # views; 64 take 0.6 GB in AlexNet, 3 in a wide ResNet
+_GROUP = 64  # views; on a GPU they take 0.6 GB in AlexNet, 3 in a wide ResNet
+_PIECE = {"cpu": 8, "accelerator": _GROUP}  # of a group; 8 stay in a CPU's cache
 
 
 @dataclass(frozen=True)
@@ -157,8 +159,8 @@ class MultiScaleEmbedding(nn.Module):
         """Embed every image at its angles.
 
         An image is standardised once and then turned, black being a colour like any other. Where
-        no gradient is asked for, views are made and embedded a few at a time: on a CPU a small
-        chunk stays in the cache, and memory does not grow with the number of views.
+        no gradient is asked for, views are made and embedded a few at a time, so that memory does
+        not grow with their number.
 
         Args:
             images: uint8 (N, 3, S, S) on the embedding's device.
@@ -176,12 +178,15 @@ class MultiScaleEmbedding(nn.Module):
         if self.trained and torch.is_grad_enabled():
             embedded = self._of_pixels(views_from(table, index, turns, size))
         else:
-            chunk = _CHUNK["cpu" if images.device.type == "cpu" else "accelerator"]
+            piece = _PIECE["cpu" if images.device.type == "cpu" else "accelerator"]
             with torch.no_grad():
                 embedded = torch.cat(
                     [
-                        self._of_pixels(views_from(table, some, turn, size))
-                        for some, turn in zip(index.split(chunk), turns.split(chunk), strict=True)
+                        self._of_pieces(
+                            views_from(table, some, turn, size)
+                            for some, turn in zip(of.split(piece), at.split(piece), strict=True)
+                        )
+                        for of, at in zip(index.split(_GROUP), turns.split(_GROUP), strict=True)
                     ]
                 )
         return embedded.view(count, views, -1)
@@ -211,8 +216,26 @@ class MultiScaleEmbedding(nn.Module):
 
     def _of_pixels(self, pixels: torch.Tensor) -> torch.Tensor:
         """Embed normalized views (N, 3, S, S) as float32 (N, features)."""
-        scaled = self.scaled(pixels)
         with computing(self.settings.precision, pixels.device):
-            return torch.cat(
-                [self.network(each).mean((2, 3), dtype=torch.float32) for each in scaled], 1
+            return _pooled(self.network(each) for each in self.scaled(pixels))
+
+    def _of_pieces(self, pieces: Iterable[torch.Tensor]) -> torch.Tensor:
+        """As `_of_pixels` without gradients, of a group of views that comes in pieces.
+
+        The first layers, whose maps are large, see a piece at a time. Where a CPU then transforms,
+        it has more of the whole group.
+        """
+        device = self.mean.device
+        fp32 = PRECISIONS[self.settings.precision] is None
+        start = fast_convolutions.first(self.network, device) if fp32 else len(self.network)
+        with computing(self.settings.precision, device):
+            begun = [[self.network[:start](each) for each in self.scaled(one)] for one in pieces]
+            return _pooled(
+                fast_convolutions.run(self.network[start:], torch.cat(of_scale))
+                for of_scale in zip(*begun, strict=True)
             )
+
+
+def _pooled(maps: Iterable[torch.Tensor]) -> torch.Tensor:
+    """Means (N, features) in float32 of the maps (N, C, H, W) of all scales, side by side."""
+    return torch.cat([each.mean((2, 3), dtype=torch.float32) for each in maps], 1)

@@ -75,7 +75,7 @@ def test_embed_equals_embedding_view_by_view():
 def test_turning_standardised_pixels_is_standardising_turned_ones():
     embedding = MultiScaleEmbedding(EmbeddingSettings(**RANDOM), seed=0)
     seen = []
-    embedding.network.register_forward_pre_hook(lambda _, pixels: seen.append(pixels[0]))
+    embedding.network[0].register_forward_pre_hook(lambda _, pixels: seen.append(pixels[0]))
     image = some_views(1)
     angles = torch.tensor([[33.0, 170.0]], dtype=torch.float64)
     embedding.embed(image, angles)

@@ -89,7 +89,7 @@ def test_the_backbone_sees_each_banked_view_once(images):
     parts = new_embedding()
     flow = build_flow(parts.features, FlowSettings(2, 16), 0)
     seen = []
-    parts.network.register_forward_pre_hook(lambda _, views: seen.append(len(views[0])))
+    parts.network[0].register_forward_pre_hook(lambda _, views: seen.append(len(views[0])))
     settings = TrainingSettings(epochs=4, train_views=VIEWS, view_bank=BANK)
     list(train(parts, flow, images, settings, seed=0))
     assert sum(seen) == len(images) * BANK * parts.settings.scales
