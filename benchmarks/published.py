@@ -5,7 +5,8 @@ It keeps what costs the published code (https://github.com/marco-rudolph/differn
 normalised by PIL for every one of its views, one after the other, in the main process and without
 workers; gradients run through AlexNet's convolutions, which no optimizer updates; the flow computes
 its subnets a second time for the log-determinant; Adam is not fused; a test batch is one image. All
-in fp32. The mathematics is the library's own: the same networks give the same scores.
+in fp32. The mathematics is the library's own, and so are the order of the images and the angles:
+the same networks give the same scores.
 """
 
 from __future__ import annotations
@@ -16,35 +17,35 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from PIL.Image import Image
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
-from torchvision import transforms
 from torchvision.datasets.folder import default_loader
+from torchvision.transforms import functional as transforms
 
 from adnlib import AttentDifferNet
 from adnlib.flow import anomaly_score, negative_log_likelihood
+from adnlib.views import draw_angles
+
+_MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 class ManyViews(Dataset):
-    """(views, 3, S, S) of each image, turned at random anew at every look."""
+    """(V, 3, S, S) of each image, turned by its angles (V,)."""
 
-    def __init__(self, paths: Sequence[Path], size: int, views: int) -> None:
-        self.paths, self.views = paths, views
-        self.transform = transforms.Compose(
-            [
-                transforms.Resize((size, size)),
-                transforms.RandomRotation(180),
-                transforms.ToTensor(),
-                transforms.Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
-            ]
-        )
+    def __init__(self, paths: Sequence[Path], size: int, angles: torch.Tensor) -> None:
+        self.paths, self.size, self.angles = paths, size, angles
 
     def __len__(self) -> int:
         return len(self.paths)
 
     def __getitem__(self, index: int) -> torch.Tensor:
         image = default_loader(self.paths[index])
-        return torch.stack([self.transform(image) for _ in range(self.views)])
+        return torch.stack([self._view(image, angle) for angle in self.angles[index].tolist()])
+
+    def _view(self, image: Image, angle: float) -> torch.Tensor:
+        turned = transforms.rotate(transforms.resize(image, [self.size, self.size]), angle)
+        return transforms.normalize(transforms.to_tensor(turned), _MEAN, _STD)
 
 
 class PublishedDetector(nn.Module):
@@ -53,6 +54,8 @@ class PublishedDetector(nn.Module):
     def __init__(self, model: AttentDifferNet) -> None:
         super().__init__()
         self.settings, self.device = model.settings, model.device
+        self.test_angles = model.test_angles
+        self.generator = torch.Generator().manual_seed(model.settings.seed)
         network = copy.deepcopy(model.embedding.network).requires_grad_(True)
         self.features = network.to(memory_format=torch.contiguous_format)
         self.flow = copy.deepcopy(model.flow)
@@ -70,9 +73,15 @@ class PublishedDetector(nn.Module):
     def train_epoch(self, paths: Sequence[Path], optimizer: torch.optim.Optimizer) -> None:
         """Show every image once, at some views."""
         self.train()
-        data = ManyViews(paths, self.settings.image_size, self.settings.train_views)
-        pinned = self.device.type == "cuda"
-        for batch in DataLoader(data, self.settings.batch_images, shuffle=True, pin_memory=pinned):
+        size, views = self.settings.batch_images, self.settings.train_views
+        order = torch.randperm(len(paths), generator=self.generator)
+        drawn = [
+            draw_angles(len(some), views, self.generator, self.settings.max_angle)
+            for some in order.split(size)
+        ]
+        shuffled = [paths[index] for index in order]
+        data = ManyViews(shuffled, self.settings.image_size, torch.cat(drawn))
+        for batch in DataLoader(data, size, pin_memory=self.device.type == "cuda"):
             optimizer.zero_grad()
             loss = negative_log_likelihood(*self(batch.to(self.device).flatten(0, 1)))
             loss.item()  # it is logged at every step
@@ -92,9 +101,9 @@ class PublishedDetector(nn.Module):
 
     @torch.no_grad()
     def score(self, paths: Sequence[Path]) -> torch.Tensor:
-        """Anomaly scores (N,), of views at random angles."""
+        """Anomaly scores (N,)."""
         self.eval()
-        data = ManyViews(paths, self.settings.image_size, self.settings.test_views)
+        data = ManyViews(paths, self.settings.image_size, self.test_angles(len(paths)))
         scores = []
         for batch in DataLoader(data, 1, pin_memory=self.device.type == "cuda"):
             latent, log_det = self(batch.to(self.device).flatten(0, 1))

@@ -194,7 +194,6 @@ def run_published(
     model: AttentDifferNet, folder: Path, good: pd.DataFrame, test: pd.DataFrame
 ) -> dict[str, float]:
     """Train and score the published way: train_seconds, score_seconds, auroc."""
-    torch.manual_seed(model.settings.seed)
     detector = PublishedDetector(model)
     began = time.perf_counter()
     optimizer = detector.optimizer()
