@@ -37,12 +37,13 @@ def run(layers: nn.Sequential, maps: torch.Tensor) -> torch.Tensor:
     Convolutions are transformed where the shapes say that it saves time.
     """
     before = _MKLDNN.enabled
-    for layer in layers:
-        try:
-            _MKLDNN.enabled = before and not (_is_transformable(layer) and _saves(layer, maps))
-            maps = layer(maps)
-        finally:
-            _MKLDNN.enabled = before
+    with torch.backends.nnpack.flags(enabled=True):
+        for layer in layers:
+            try:
+                _MKLDNN.enabled = before and not (_is_transformable(layer) and _saves(layer, maps))
+                maps = layer(maps)
+            finally:
+                _MKLDNN.enabled = before
     return maps
 
 

@@ -66,7 +66,10 @@ def test_convolutions_inside_a_layer_run_directly(avx2):
     assert not is_transformed(nn.Sequential(convolution()), maps())
 
 
-def test_onednn_is_as_it_was(avx2):
+def test_torchs_switches_are_as_they_were(avx2):
+    with torch.backends.nnpack.flags(enabled=False):
+        assert is_transformed(convolution(), maps())
+        assert not torch._C._get_nnpack_enabled()
     onednn = torch.backends.mkldnn
     fast_convolutions.run(nn.Sequential(convolution()), maps())
     assert onednn.enabled
