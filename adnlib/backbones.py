@@ -222,8 +222,8 @@ class MultiScaleEmbedding(nn.Module):
     def _of_pieces(self, pieces: Iterable[torch.Tensor]) -> torch.Tensor:
         """As `_of_pixels` without gradients, of a group of views that comes in pieces.
 
-        The first layers, whose maps are large, see a piece at a time. Where a CPU then transforms,
-        it has more of the whole group.
+        The first layers, whose maps are large, see a piece at a time. Those that a CPU may
+        transform see the group, for which their kernels are transformed once.
         """
         device = self.mean.device
         fp32 = PRECISIONS[self.settings.precision] is None

@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 _TILES = (8, 16)  # sides of NNPACK's tiles; it takes those that give fewer numbers
-_SAVED = 3.5  # a transform's own work is worth it from this share of multiplications on (measured)
+_SAVED = 3.5  # times fewer multiplications, from which on the transforms' own work pays (measured)
 _FEWEST = 16  # maps; for fewer torch does not take NNPACK, since kernels are transformed each time
 _MKLDNN: Any = torch.backends.mkldnn  # whose parts mypy does not see
 
