@@ -178,15 +178,11 @@ class MultiScaleEmbedding(nn.Module):
         if self.trained and torch.is_grad_enabled():
             embedded = self._of_pixels(views_from(table, index, turns, size))
         else:
-            piece = _PIECE["cpu" if images.device.type == "cpu" else "accelerator"]
             with torch.no_grad():
                 embedded = torch.cat(
                     [
-                        self._of_pieces(
-                            views_from(table, some, turn, size)
-                            for some, turn in zip(of.split(piece), at.split(piece), strict=True)
-                        )
-                        for of, at in zip(index.split(_GROUP), turns.split(_GROUP), strict=True)
+                        self._of_group(table, some, turn, size)
+                        for some, turn in zip(index.split(_GROUP), turns.split(_GROUP), strict=True)
                     ]
                 )
         return embedded.view(count, views, -1)
@@ -219,19 +215,26 @@ class MultiScaleEmbedding(nn.Module):
         with computing(self.settings.precision, pixels.device):
             return _pooled(self.network(each) for each in self.scaled(pixels))
 
-    def _of_pieces(self, pieces: Iterable[torch.Tensor]) -> torch.Tensor:
-        """As `_of_pixels` without gradients, of a group of views that comes in pieces.
+    def _of_group(
+        self, table: torch.Tensor, chosen: torch.Tensor, angles: torch.Tensor, size: int
+    ) -> torch.Tensor:
+        """Embed the views that `views_from` makes of these (V, features), without gradients.
 
-        The first layers, whose maps are large, see a piece at a time. Those that a CPU may
+        The first layers, whose maps are large, see a piece of them at a time. Those that a CPU may
         transform see the group, for which their kernels are transformed once.
         """
-        device = self.mean.device
+        device = table.device
         fp32 = PRECISIONS[self.settings.precision] is None
         start = fast_convolutions.first(self.network, device) if fp32 else len(self.network)
+        head, rest = self.network[:start], self.network[start:]
+        piece = _PIECE["cpu" if device.type == "cpu" else "accelerator"]
         with computing(self.settings.precision, device):
-            begun = [[self.network[:start](each) for each in self.scaled(one)] for one in pieces]
+            begun = []
+            for some, turn in zip(chosen.split(piece), angles.split(piece), strict=True):
+                views = views_from(table, some, turn, size)
+                begun.append([head(each) for each in self.scaled(views)])
             return _pooled(
-                fast_convolutions.run(self.network[start:], torch.cat(of_scale))
+                fast_convolutions.run(rest, torch.cat(of_scale))
                 for of_scale in zip(*begun, strict=True)
             )
 

@@ -7,6 +7,7 @@ import accuracy
 import growth
 import many
 import pandas as pd
+import published
 import pytest
 import throughput
 import torch
@@ -73,6 +74,23 @@ def test_both_ways_train_to_the_same_flow(category):
             assert (ours - theirs).norm() <= 0.01 * (ours - before).norm()
     scores = model.score_embeddings(model.embed(images, model.test_angles(len(images))))
     torch.testing.assert_close(detector.score(paths), scores, rtol=1e-3, atol=0)
+
+
+def test_every_look_turns_an_image_anew(category, monkeypatch):
+    looks = []
+
+    def noted(paths, size, angles):
+        looks.append(ManyViews(paths, size, angles))
+        return looks[-1]
+
+    monkeypatch.setattr(published, "ManyViews", noted)
+    detector = PublishedDetector(AttentDifferNet(**TINY, train_views=3))
+    for _ in range(2):
+        detector.train_epoch([category / "test" / "good" / "000.png"], detector.optimizer())
+    first, second = (look[0] for look in looks)
+    assert first.shape == (3, 3, 64, 64)
+    assert not torch.equal(first[0], first[1])
+    assert not torch.equal(first, second)
 
 
 def test_what_it_prints_and_writes(category, tmp_path, capsys):
