@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from adnlib import fast_convolutions, networks
+from adnlib import fast_layers, networks
 from adnlib.attention import ATTENTION, create_attention
 from adnlib.coupling import Coupled, couple
 from adnlib.errors import InputError
@@ -223,19 +223,18 @@ class MultiScaleEmbedding(nn.Module):
         The first layers, whose maps are large, see a piece of them at a time. Those that a CPU may
         transform see the group, for which their kernels are transformed once.
         """
-        device = table.device
+        network, device = self.network, table.device
         fp32 = PRECISIONS[self.settings.precision] is None
-        start = fast_convolutions.first(self.network, device) if fp32 else len(self.network)
-        head, rest = self.network[:start], self.network[start:]
+        start = fast_layers.first(network, device) if fp32 else len(network)
+        run = fast_layers.run if start < len(network) else nn.Module.__call__
         piece = _PIECE["cpu" if device.type == "cpu" else "accelerator"]
         with computing(self.settings.precision, device):
             begun = []
             for some, turn in zip(chosen.split(piece), angles.split(piece), strict=True):
                 views = views_from(table, some, turn, size)
-                begun.append([head(each) for each in self.scaled(views)])
+                begun.append([run(network[:start], each) for each in self.scaled(views)])
             return _pooled(
-                fast_convolutions.run(rest, torch.cat(of_scale))
-                for of_scale in zip(*begun, strict=True)
+                run(network[start:], torch.cat(of_scale)) for of_scale in zip(*begun, strict=True)
             )
 
 

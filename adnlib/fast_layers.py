@@ -1,0 +1,141 @@
+"""The same numbers by ways that a CPU with AVX2 alone does sooner than torch's: AlexNet's layers.
+
+- A convolution without stride goes through NNPACK (https://github.com/Maratyszcza/NNPACK), which
+  transforms tiles of the maps and the kernels (Fourier's transform, or Winograd's,
+  https://arxiv.org/abs/1509.09308), multiplies, and transforms back. torch carries it, and takes it
+  where oneDNN is switched off (https://docs.pytorch.org/docs/stable/backends.html).
+- A convolution of colours with a long stride sees a stride's columns as channels of one column,
+  since three channels fill no vector.
+- A max-pool of maps in NCHW order, in which NNPACK leaves them, is a maximum over rows, then over
+  columns.
+
+Where a CPU has AVX-512, oneDNN uses it and NNPACK does not: there torch's ways stay.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from functools import reduce
+from typing import Any, TypeGuard
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from adnlib.coupling import Coupled
+
+_TILES = (8, 16)  # sides of NNPACK's tiles; it takes those that give fewer numbers
+_SAVED = 3.5  # times fewer multiplications, from which on the transforms' own work pays (measured)
+_FEWEST = 16  # maps; for fewer torch does not take NNPACK, since kernels are transformed each time
+_LANES = 8  # float32 numbers of a vector
+_IN_CACHE = 8  # maps
+_MKLDNN: Any = torch.backends.mkldnn  # whose parts mypy does not see
+
+
+def first(network: nn.Sequential, device: torch.device) -> int:
+    """How many layers come before the first that `run` may transform; all, where none is."""
+    only_avx2 = device.type == "cpu" and torch.backends.cpu.get_cpu_capability() == "AVX2"
+    if only_avx2 and torch.backends.nnpack.is_available():
+        for number, layer in enumerate(network):
+            if _is_transformable(layer):
+                return number
+    return len(network)
+
+
+def run(layers: nn.Sequential, maps: torch.Tensor) -> torch.Tensor:
+    """What the layers make of float32 maps (N, C, H, H), where no gradient is asked for.
+
+    Hooks are heard.
+
+    Returns:
+        In NCHW order in memory, which transforms take.
+    """
+    for layer in _apart(layers):
+        if _is_transformable(layer) and _saves(layer, maps):
+            maps = _transformed(layer, maps)
+        elif _has_long_stride(layer):
+            maps = _by_columns(layer, maps)
+        elif _is_plain_pool(layer) and maps.is_contiguous():
+            maps = _by_rows(layer, maps)
+        else:
+            maps = layer(maps)
+    return maps.contiguous()
+
+
+def _apart(layers: nn.Sequential) -> Iterator[nn.Module]:
+    """The layers, with attention behind the one that it is coupled to."""
+    for layer in layers:
+        yield from layer if isinstance(layer, Coupled) and not _is_heard(layer) else (layer,)
+
+
+def _is_heard(layer: nn.Module) -> bool:
+    """Whether hooks wait for the layer itself to be called."""
+    return bool(layer._forward_hooks or layer._forward_pre_hooks)
+
+
+def _is_transformable(layer: nn.Module) -> TypeGuard[nn.Conv2d]:
+    if not isinstance(layer, nn.Conv2d) or layer.stride != (1, 1) or layer.dilation != (1, 1):
+        return False
+    kernel = layer.kernel_size[0]
+    return kernel > 1 and layer.padding == (kernel // 2, kernel // 2) and layer.groups == 1
+
+
+def _saves(layer: nn.Conv2d, maps: torch.Tensor) -> bool:
+    side, kernel = maps.shape[-1], layer.kernel_size[0]
+    tiles = {tile: math.ceil(side / (tile - kernel + 1)) for tile in _TILES}
+    transformed = min((tile * number) ** 2 for tile, number in tiles.items())
+    return len(maps) >= _FEWEST and (side * kernel) ** 2 >= _SAVED * transformed
+
+
+def _transformed(layer: nn.Conv2d, maps: torch.Tensor) -> torch.Tensor:
+    before = _MKLDNN.enabled
+    with torch.backends.nnpack.flags(enabled=True):
+        try:
+            _MKLDNN.enabled = False
+            return layer(maps)
+        finally:
+            _MKLDNN.enabled = before
+
+
+def _has_long_stride(layer: nn.Module) -> TypeGuard[nn.Conv2d]:
+    if not isinstance(layer, nn.Conv2d) or layer.padding_mode != "zeros" or _is_heard(layer):
+        return False
+    stride = layer.stride[1]
+    fills = layer.in_channels < _LANES <= layer.in_channels * stride
+    plain = layer.dilation == (1, 1) and layer.groups == 1 and not isinstance(layer.padding, str)
+    return fills and plain and layer.kernel_size[1] > stride
+
+
+def _by_columns(layer: nn.Conv2d, maps: torch.Tensor) -> torch.Tensor:
+    """(N, 3, H, W) seen as (N, 3 * stride, H, W / stride), and the kernels likewise."""
+    (down, stride), (above, left) = layer.stride, map(int, layer.padding)
+    width, kernel = maps.shape[-1], layer.kernel_size[1]
+    wide = math.ceil(kernel / stride)
+    columns = (width + 2 * left - kernel) // stride + wide
+    maps = F.pad(maps, (left, columns * stride - width - left, above, above))
+    weight = F.pad(layer.weight, (0, wide * stride - kernel))
+    maps, weight = (_columns_as_channels(each, stride) for each in (maps, weight))
+    return F.conv2d(maps, weight, layer.bias, (down, 1))
+
+
+def _columns_as_channels(maps: torch.Tensor, stride: int) -> torch.Tensor:
+    channels_last = maps.permute(0, 2, 3, 1).contiguous()
+    return channels_last.unflatten(2, (-1, stride)).flatten(3).permute(0, 3, 1, 2)
+
+
+def _is_plain_pool(layer: nn.Module) -> TypeGuard[nn.MaxPool2d]:
+    if not isinstance(layer, nn.MaxPool2d) or _is_heard(layer):
+        return False
+    one_number = isinstance(layer.kernel_size, int) and isinstance(layer.stride, int)
+    return one_number and layer.padding == 0 and layer.dilation == 1 and not layer.ceil_mode
+
+
+def _by_rows(layer: nn.MaxPool2d, maps: torch.Tensor) -> torch.Tensor:
+    pooled = []
+    for some in maps.split(_IN_CACHE):
+        for dimension in (2, 3):
+            windows = some.unfold(dimension, layer.kernel_size, layer.stride)
+            some = reduce(torch.maximum, windows.unbind(-1))
+        pooled.append(some)
+    return torch.cat(pooled)
