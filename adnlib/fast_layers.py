@@ -17,6 +17,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from functools import reduce
+from threading import RLock
 from typing import Any, TypeGuard
 
 import torch
@@ -31,6 +32,7 @@ _FEWEST = 16  # maps; for fewer torch does not take NNPACK, since kernels are tr
 _LANES = 8  # float32 numbers of a vector
 _IN_CACHE = 8  # maps
 _MKLDNN: Any = torch.backends.mkldnn  # whose parts mypy does not see
+_SWITCHING = RLock()  # torch's switches are the whole process's
 
 
 def first(network: nn.Sequential, device: torch.device) -> int:
@@ -89,13 +91,14 @@ def _saves(layer: nn.Conv2d, maps: torch.Tensor) -> bool:
 
 
 def _transformed(layer: nn.Conv2d, maps: torch.Tensor) -> torch.Tensor:
-    before = _MKLDNN.enabled
-    with torch.backends.nnpack.flags(enabled=True):
-        try:
-            _MKLDNN.enabled = False
-            return layer(maps)
-        finally:
-            _MKLDNN.enabled = before
+    with _SWITCHING:
+        before = _MKLDNN.enabled
+        with torch.backends.nnpack.flags(enabled=True):
+            try:
+                _MKLDNN.enabled = False
+                return layer(maps)
+            finally:
+                _MKLDNN.enabled = before
 
 
 def _has_long_stride(layer: nn.Module) -> TypeGuard[nn.Conv2d]:

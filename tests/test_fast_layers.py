@@ -1,5 +1,7 @@
 """Layers in ways of their own: the same numbers, taken where they save time, and nothing else."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import torch
 from torch import nn
@@ -91,6 +93,17 @@ def test_torchs_switches_are_as_they_were(avx2):
         assert not onednn.enabled
     finally:
         onednn.enabled = True
+
+
+def test_threads_leave_the_switches_as_they_were(avx2):
+    layers, x = nn.Sequential(convolution()), maps()
+    expected = fast_layers.run(layers, x)
+    before = torch._C._get_nnpack_enabled()
+    with ThreadPoolExecutor(4) as pool:
+        made = list(pool.map(lambda _: fast_layers.run(layers, x), range(200)))
+    assert all(torch.equal(each, expected) for each in made)
+    assert torch.backends.mkldnn.enabled
+    assert torch._C._get_nnpack_enabled() == before
 
 
 def test_alexnet_begins_directly_and_other_networks_and_devices_stay_direct(avx2, monkeypatch):
