@@ -128,9 +128,9 @@ def test_nothing_overflows(page: Page, run: Path, width: int) -> None:
     page.set_viewport_size({"width": width, "height": 1300})
     page.wait_for_function(f"innerWidth === {width}")
     for element in ("document.documentElement", "document.querySelector('#rendered_cells')"):
-        page.wait_for_function(  # a busy browser may lose the first event, and the layout with it
-            f"() => {{ dispatchEvent(new Event('resize')); return {element}.scrollWidth <= {width} }}"
-        )
+        # A busy browser may lose the first event, and the layout with it.
+        fits = f"dispatchEvent(new Event('resize')) && {element}.scrollWidth <= {width}"
+        page.wait_for_function(fits)
 
 
 def test_a_folder_without_runs_is_said_on_the_page(page: Page, tmp_path: Path) -> None:
