@@ -223,19 +223,18 @@ class MultiScaleEmbedding(nn.Module):
         The first layers, whose maps are large, see a piece of them at a time. Those that a CPU may
         transform see the group, for which their kernels are transformed once.
         """
-        network, device = self.network, table.device
+        device = table.device
         fp32 = PRECISIONS[self.settings.precision] is None
-        start = fast_layers.first(network, device) if fp32 else len(network)
-        run = fast_layers.run if start < len(network) else nn.Module.__call__
+        start = fast_layers.first(self.network, device) if fp32 else len(self.network)
+        head, rest = self.network[:start], self.network[start:]
+        run = fast_layers.run if len(rest) else nn.Module.__call__
         piece = _PIECE["cpu" if device.type == "cpu" else "accelerator"]
         with computing(self.settings.precision, device):
             begun = []
             for some, turn in zip(chosen.split(piece), angles.split(piece), strict=True):
                 views = views_from(table, some, turn, size)
-                begun.append([run(network[:start], each) for each in self.scaled(views)])
-            return _pooled(
-                run(network[start:], torch.cat(of_scale)) for of_scale in zip(*begun, strict=True)
-            )
+                begun.append([run(head, each) for each in self.scaled(views)])
+            return _pooled(run(rest, torch.cat(of_scale)) for of_scale in zip(*begun, strict=True))
 
 
 def _pooled(maps: Iterable[torch.Tensor]) -> torch.Tensor:
