@@ -131,6 +131,7 @@ def test_nothing_overflows(page: Page, run: Path, width: int) -> None:
         # A busy browser may lose the first event, and the layout with it.
         fits = f"dispatchEvent(new Event('resize')) && {element}.scrollWidth <= {width}"
         page.wait_for_function(fits)
+        assert page.evaluate(f"{element}.scrollWidth") <= width
 
 
 def test_a_folder_without_runs_is_said_on_the_page(page: Page, tmp_path: Path) -> None:
