@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -13,14 +12,14 @@ from typing import Any
 import torch
 from torch import nn
 
-from adnlib import model_files
 from adnlib.backbones import MultiScaleEmbedding
 from adnlib.errors import InputError
 from adnlib.flow import anomaly_score, build_flow, negative_log_likelihood
 from adnlib.inputs import Images, OneImage, read_images
-from adnlib.model_settings import ModelSettings, find_device, stored_settings
+from adnlib.model_settings import ModelSettings, find_device
 from adnlib.pixels import Pictures, Pixels
 from adnlib.precision import check_precision, rounding
+from adnlib.saved_model import Fitted, SavedModel
 from adnlib.settings import check_names
 from adnlib.threshold import (
     Threshold,
@@ -39,23 +38,6 @@ FPR = 0.01
 
 _TEST_SEED = 1 << 32  # keeps the test angles apart from the training's, whose seed is the run's
 _MAPPED = 16  # held-out images whose maps set the scale of all maps
-_STORED_BY_NAME = ("imagenet", "random")  # other weights are a file of the user's, which may move
-
-
-@dataclass(frozen=True)
-class Fitted:
-    """What a fit did; losses are in nats a feature."""
-
-    images: int
-    """Trained on."""
-    held_out: int
-    """Kept from training, for the threshold."""
-    epochs: int
-    seconds: float
-    train_loss: float
-    """Of the last epoch."""
-    holdout_loss: float | None
-    """Of the held-out images by the fitted model."""
 
 
 class AttentDifferNet(nn.Module):
@@ -276,21 +258,16 @@ class AttentDifferNet(nn.Module):
         Raises:
             InputError: it cannot be written; then nothing was.
         """
-        settings = dataclasses.asdict(self.settings)
-        settings["weights"] = Path(self.settings.weights).name
-        contained = self_contained or self.settings.weights not in _STORED_BY_NAME
-        model_files.write(
-            Path(folder),
-            self._tensors(contained),
-            {
-                "settings": settings,
-                "self_contained": contained,
-                "weights_sha256": self.embedding.weights_sha256,
-                "threshold": self.threshold and self.threshold.described(),
-                "heat_scale": self.heat_scale,
-                "training": self.fitted and dataclasses.asdict(self.fitted),
-            },
+        saved = SavedModel(
+            self.settings,
+            self.embedding.weights_sha256,
+            self_contained,
+            self.state_dict(),
+            self.threshold,
+            self.heat_scale,
+            self.fitted,
         )
+        saved.write(Path(folder))
 
     @classmethod
     def load(cls, folder: str | Path, device: str = "auto") -> AttentDifferNet:
@@ -300,31 +277,12 @@ class AttentDifferNet(nn.Module):
             InputError: the folder holds no model, one of a newer version, or a damaged one.
         """
         folder = Path(folder)
-        description, tensors = model_files.read(folder)
-        stored = description["settings"]
-        contained = description["self_contained"]
-        if not contained and stored.get("weights") not in _STORED_BY_NAME:
-            raise InputError(f"the model in {str(folder)!r} lacks its convolutions: save it again.")
-        here = {"device": device, "memory_budget": 0.0}  # which say nothing of the model
-        instead = here | ({"weights": "random"} if contained else {})
-        settings = stored_settings(stored, folder, **instead)
-        model_files.check_flow(folder, settings, tensors)
-        model = cls(**dataclasses.asdict(settings))
-        if contained:
-            model.settings = dataclasses.replace(settings, weights=stored["weights"])
-            model.embedding.weights_sha256 = description["weights_sha256"]
-        elif model.embedding.weights_sha256 != description["weights_sha256"]:
-            raise InputError(
-                f"the model in {str(folder)!r} was trained on other ImageNet weights "
-                f"({description['weights_sha256'][:12]}) than are here: save it self-contained."
-            )
-        model_files.check_tensors(folder, tensors, model._tensors(contained))
-        model.load_state_dict(tensors, strict=False)
-        if found := description["threshold"]:
-            model.threshold = Threshold.from_description(found)
-        model.heat_scale = description["heat_scale"]
-        if done := description["training"]:
-            model.fitted = Fitted(**done)
+        saved = SavedModel.read(folder, device)
+        model = cls(**dataclasses.asdict(saved.to_build()))
+        saved.fill(model, model.embedding.weights_sha256, folder)
+        model.settings, model.embedding.weights_sha256 = saved.settings, saved.weights_sha256
+        model.threshold, model.heat_scale = saved.threshold, saved.heat_scale
+        model.fitted = saved.fitted
         return model
 
     def _take_bearings(self, held_out: torch.Tensor, fpr: float) -> float:
@@ -358,14 +316,3 @@ class AttentDifferNet(nn.Module):
 
     def _score_each(self, embedded: torch.Tensor) -> torch.Tensor:
         return torch.cat([self.score_embeddings(one[None]) for one in embedded])
-
-    def _tensors(self, contained: bool) -> dict[str, torch.Tensor]:
-        """All that ImageNet does not give (flow, attention, random convolutions), or really all."""
-        imagenet = set()
-        if not contained and self.embedding.weights_sha256 != "random":
-            imagenet = {
-                name
-                for name in self.state_dict()
-                if name.startswith("embedding.") and ".attention." not in name
-            }
-        return {name: t for name, t in self.state_dict().items() if name not in imagenet}

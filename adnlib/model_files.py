@@ -136,7 +136,7 @@ def check_flow(folder: Path, settings: FlowSettings, tensors: dict[str, torch.Te
 
 
 def check_tensors(
-    folder: Path, found: dict[str, torch.Tensor], wanted: dict[str, torch.Tensor]
+    folder: Path, found: Mapping[str, torch.Tensor], wanted: Mapping[str, torch.Tensor]
 ) -> None:
     damaged = f"the model in {str(folder)!r} is damaged"
     if differ := found.keys() ^ wanted.keys():
