@@ -1,0 +1,107 @@
+"""A GPU's way through the code, where there is none: by torch's fake tensors.
+
+They hold no numbers, but have a shape and a device, and torch refuses to compute with two devices,
+as it does on a GPU. The backward pass wants a real one and is left out.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from unittest.mock import patch
+
+import pytest
+import torch
+from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from adnlib import AttentDifferNet
+
+TINY = {"weights": "random", "image_size": 64, "scales": 1, "flow_blocks": 2, "flow_width": 16}
+TINY |= {"epochs": 1, "test_views": 2, "batch_images": 2, "device": "cpu"}
+IMAGES = torch.zeros(8, 3, 64, 64, dtype=torch.uint8)
+
+
+class Reads(TorchDispatchMode):
+    """Counts what makes the program wait for the GPU, and answers where a number is asked for."""
+
+    count = 0
+
+    def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        number = operation is torch.ops.aten._local_scalar_dense.default
+        copy = operation is torch.ops.aten._to_copy.default
+        if number or (copy and kwargs.get("device") == torch.device("cpu")):
+            self.count += args[0].device.type == "cuda"
+        return 1 if number else operation(*args, **kwargs)
+
+
+@contextmanager
+def gpu(model: AttentDifferNet) -> Iterator[Reads]:
+    """Within, the model is on a GPU."""
+    room = patch.object(torch.cuda, "mem_get_info", lambda _: (1 << 40, 1 << 40))
+    with room, FakeTensorMode(allow_non_fake_inputs=True), Reads() as reads:
+        for module in model.modules():
+            for name, tensor in module.named_parameters(recurse=False):
+                fake = torch.empty_like(tensor, device="cuda")
+                module.register_parameter(name, nn.Parameter(fake, tensor.requires_grad))
+            for name, tensor in module.named_buffers(recurse=False):
+                module.register_buffer(name, torch.empty_like(tensor, device="cuda"))
+        assert model.device.type == "cuda"
+        yield reads
+
+
+def train(model: AttentDifferNet, images: torch.Tensor) -> None:
+    def backward(loss: torch.Tensor) -> None:
+        assert loss.device.type == "cuda"
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter.grad = torch.empty_like(parameter)
+
+    with patch.object(torch.Tensor, "backward", backward):
+        for _ in model.train_epochs(images):
+            pass
+
+
+SETTINGS = [
+    {},
+    {"scales": 2, "image_size": 128},
+    {"attention": "se"},
+    {"attention": "cbam", "attention_training": "frozen"},
+    {"view_bank": 6},
+    {"flow_average": 0.9},
+    {"backbone": "resnet18"},
+    {"test_angles": "grid"},
+]
+
+
+@pytest.mark.parametrize("settings", SETTINGS, ids=str)
+def test_all_tensors_are_on_the_gpu_that_meet_there(settings):
+    size = settings.get("image_size", 64)
+    images = torch.zeros(5, 3, size, size, dtype=torch.uint8)
+    model = AttentDifferNet(**TINY | settings)
+    with gpu(model):
+        train(model, images)
+        embedded = model.embed(images, model.test_angles(5))
+        assert embedded.device.type == "cpu"
+        assert model.score_embeddings(embedded).shape == (5,)
+        assert model.loss_embeddings(embedded) == 1  # the number that is always read
+
+
+def test_two_devices_are_refused():
+    model = AttentDifferNet(**TINY)
+    with gpu(model):
+        model.embedding.mean = torch.zeros(1, 3, 1, 1)
+        with pytest.raises(RuntimeError, match="same device"):
+            model.embedding.embed(IMAGES.to("cuda"), torch.zeros(8, 2))
+
+
+@pytest.mark.parametrize("settings", [{}, {"attention": "se"}, {"view_bank": 6}], ids=str)
+def test_training_steps_do_not_wait_for_the_gpu(settings):
+    """However many steps an epoch has, as much is read."""
+    found = []
+    for images in (IMAGES[:2], IMAGES):
+        model = AttentDifferNet(**TINY | settings)
+        with gpu(model) as reads:
+            train(model, images)
+        found.append(reads.count)
+    assert 0 < found[0] == found[1]
