@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from adnlib.catalogue import CATALOGUE, Counts, category_name, dataset_name
@@ -137,6 +138,18 @@ def read_samples(folder: Path, need_train: bool = True) -> pd.DataFrame:
         )
     rows.sort(key=lambda row: (row[1] == "test", row[2], row[3], natural(row[0])))
     return pd.DataFrame(rows, columns=list(COLUMNS))
+
+
+def at_even_steps(rows: pd.DataFrame, count: int) -> pd.DataFrame:
+    """So many rows, from the first to the last; all for 0."""
+    count = min(count or len(rows), len(rows))
+    return rows.iloc[np.linspace(0, len(rows) - 1, count).round().astype(int)]
+
+
+def some_of_each_label(samples: pd.DataFrame, count: int) -> pd.DataFrame:
+    """So many of each label, at even steps; all for 0."""
+    of_labels = samples.groupby("label")
+    return pd.concat([at_even_steps(rows, count) for _, rows in of_labels])
 
 
 def check_for_auroc(samples: pd.DataFrame, where: str = "the category") -> None:

@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 
 from adnlib.corruptions import RULES, corrupt
+from adnlib.datasets import some_of_each_label
 from adnlib.errors import InputError, writing
 from adnlib.evaluation import Array
 from adnlib.folders import write_json
@@ -50,7 +51,7 @@ class Exposure:
     def __init__(
         self, run: FinishedRun, images: int = 0, views: int = 0, device: str = "auto"
     ) -> None:
-        samples = _at_even_steps(run.scores(), images)
+        samples = some_of_each_label(run.scores(), images)
         self.labels = samples["label"].to_numpy()
         self.views = views or int(run.settings["test_views"])
         self._run = run
@@ -136,12 +137,3 @@ class Exposure:
     def _load(self, paths: list[str]) -> Pixels:
         folder, size = self._run.image_folder(paths), self._run.settings["image_size"]
         return load_images(folder, paths, size)[0]
-
-
-def _at_even_steps(samples: pd.DataFrame, images: int) -> pd.DataFrame:
-    """So many of each label, or all."""
-    chosen = []
-    for _, of_label in samples.groupby("label"):
-        count = min(images or len(of_label), len(of_label))
-        chosen.append(of_label.iloc[np.linspace(0, len(of_label) - 1, count).round().astype(int)])
-    return pd.concat(chosen)

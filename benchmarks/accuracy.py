@@ -20,9 +20,9 @@ from pathlib import Path
 import pandas as pd
 import seaborn as sns
 import torch
-from throughput import at_even_steps, tabulated
+from throughput import tabulated
 
-from adnlib import AttentDifferNet
+from adnlib import AttentDifferNet, datasets
 from adnlib.errors import InputError
 from adnlib.evaluation import roc
 from adnlib.images import load_images
@@ -77,7 +77,7 @@ def _measured(asked: argparse.Namespace) -> pd.DataFrame:
         paths = scores["path"].tolist()
         images, _ = load_images(run.image_folder(paths), paths, model.settings.image_size)
         of_views = _score_views(model, images)
-        timed = torch.tensor(at_even_steps(scores, asked.timed).index.tolist())
+        timed = torch.tensor(datasets.at_even_steps(scores, asked.timed).index.tolist())
         for views in sorted(asked.views):
             auroc = roc(scores["label"], of_views[:, :views].mean(1).numpy())["auroc"]
             rows.append(

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pandas as pd
 import seaborn as sns
-from throughput import at_even_steps, new_parser, run_ours, tabulated, warm_up
+from throughput import new_parser, run_ours, tabulated, warm_up
 
 from adnlib import AttentDifferNet, datasets
 
@@ -65,8 +65,8 @@ def _measured(asked: argparse.Namespace) -> pd.DataFrame:
     for changed, values in choices.items():
         for value in values:
             now = middle | {changed: value}
-            good = at_even_steps(samples[samples["split"] == "train"], now["images"])
-            test = at_even_steps(samples[samples["split"] == "test"], now["images"])
+            good = datasets.at_even_steps(samples[samples["split"] == "train"], now["images"])
+            test = datasets.at_even_steps(samples[samples["split"] == "test"], now["images"])
             model = AttentDifferNet(
                 image_size=now["size"],
                 train_views=now["views"],

@@ -18,7 +18,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import torch
 from published import PublishedDetector
@@ -95,9 +94,8 @@ def _parser() -> argparse.ArgumentParser:
 def _measured(asked: argparse.Namespace) -> pd.DataFrame:
     samples = datasets.read_samples(asked.data)
     datasets.check_for_auroc(samples, str(asked.data))
-    good = at_even_steps(samples[samples["split"] == "train"], asked.train_images)
-    tested = samples[samples["split"] == "test"].groupby("label", group_keys=False)
-    test = pd.concat([at_even_steps(rows, asked.test_images) for _, rows in tested])
+    good = datasets.at_even_steps(samples[samples["split"] == "train"], asked.train_images)
+    test = datasets.some_of_each_label(samples[samples["split"] == "test"], asked.test_images)
     ways: dict[str, Callable[[AttentDifferNet], dict[str, float]]] = {
         "published": lambda model: run_published(model, asked.data, good, test),
         "adnlib": lambda model: run_ours(model, asked.data, good, test),
@@ -238,12 +236,6 @@ def _by_folder(folder: Path, samples: pd.DataFrame) -> Mapping[str, list[Path]]:
     return {
         str(kind): [folder / path for path in rows["path"]] for kind, rows in samples.groupby(kinds)
     }
-
-
-def at_even_steps(rows: pd.DataFrame, count: int) -> pd.DataFrame:
-    """So many rows, from the first to the last; all for 0."""
-    count = min(count or len(rows), len(rows))
-    return rows.iloc[np.linspace(0, len(rows) - 1, count).round().astype(int)]
 
 
 def _told(row: Mapping[str, Any]) -> str:
