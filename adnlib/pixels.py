@@ -51,7 +51,8 @@ class Pixels:
         return len(self._positions)
 
     def __getitem__(self, chosen: int | slice | torch.Tensor) -> torch.Tensor:
-        found = self._stored[self._positions[chosen]]
+        positions = self._positions[chosen].to(self._stored.device, non_blocking=True)
+        found = self._stored[positions]
         self._let_go()
         return found
 

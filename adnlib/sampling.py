@@ -51,8 +51,8 @@ class FreshViews:
 
     def batch(self, chosen: torch.Tensor) -> torch.Tensor:
         angles = draw_angles(len(chosen), self._views, self.generator, self._max_angle)
-        device = self._embedding.mean.device
-        return self._embedding.embed(self.images[chosen].to(device), angles).flatten(0, 1)
+        images = self.images[chosen].to(self._embedding.mean.device, non_blocking=True)
+        return self._embedding.embed(images, angles).flatten(0, 1)
 
 
 class BankedViews:
@@ -72,4 +72,6 @@ class BankedViews:
     def batch(self, chosen: torch.Tensor) -> torch.Tensor:
         lots = torch.rand(len(chosen), self._bank.shape[1], generator=self._generator)
         drawn = lots.argsort(1)[:, : self._views]
-        return self._bank[chosen[:, None], drawn].flatten(0, 1)
+        device = self._bank.device
+        rows, columns = (each.to(device, non_blocking=True) for each in (chosen, drawn))
+        return self._bank[rows[:, None], columns].flatten(0, 1)

@@ -57,7 +57,7 @@ def views_from(
     Returns:
         (V, C, S, S), in channels-last order in memory.
     """
-    source, inside = _source_pixels(turns(angles, size).to(table.device), size)
+    source, inside = _source_pixels(turns(angles, size).to(table.device, non_blocking=True), size)
     taken = torch.where(inside, source + chosen[:, None] * size**2, len(table) - 1)
     pixels = table.index_select(0, taken.flatten())
     return pixels.view(len(chosen), size, size, -1).permute(0, 3, 1, 2)
