@@ -15,6 +15,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from adnlib import AttentDifferNet
+from adnlib.precision import PRECISIONS
 
 TINY = {"weights": "random", "image_size": 64, "scales": 1, "flow_blocks": 2, "flow_width": 16}
 TINY |= {"epochs": 1, "test_views": 2, "batch_images": 2, "device": "cpu"}
@@ -116,3 +117,34 @@ def test_training_steps_do_not_wait_for_the_gpu(settings):
             train(model, images)
         found.append(waits.count)
     assert 0 < found[0] == found[1]
+
+
+class Formats(TorchDispatchMode):
+    """Notes what number formats convolutions and the flow's products are in."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.convolution, self.addmm = set(), set()
+
+    def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
+        result = operation(*args, **kwargs or {})
+        name = operation.overloadpacket.__name__
+        if name in ("convolution", "addmm"):
+            getattr(self, name).update(tensor.dtype for tensor in (*args[:2], result))
+        return result
+
+
+@pytest.mark.filterwarnings("ignore:precision is:UserWarning")
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16"])
+def test_only_convolutions_leave_fp32(precision):
+    model = AttentDifferNet(precision=precision, **TINY)
+    with (
+        patch("torch.cuda.amp.common.amp_definitely_not_available", lambda: False),
+        patch("torch.cuda.is_bf16_supported", lambda *_: True),
+        gpu(model),
+        Formats() as formats,
+    ):
+        train(model, IMAGES)
+        model.score_embeddings(model.embed(IMAGES, model.test_angles(8)))
+    assert formats.convolution == {PRECISIONS[precision] or torch.float32}
+    assert formats.addmm == {torch.float32}
