@@ -32,7 +32,7 @@ _FEWEST = 16  # maps; for fewer torch does not take NNPACK, since kernels are tr
 _LANES = 8  # float32 numbers of a vector
 _IN_CACHE = 8  # maps
 _MKLDNN: Any = torch.backends.mkldnn  # whose parts mypy does not see
-_SWITCHING = RLock()  # torch's switches are the whole process's
+_TURN = RLock()
 
 
 def first(network: nn.Sequential, device: torch.device) -> int:
@@ -48,21 +48,22 @@ def first(network: nn.Sequential, device: torch.device) -> int:
 def run(layers: nn.Sequential, maps: torch.Tensor) -> torch.Tensor:
     """What the layers make of float32 maps (N, C, H, H), where no gradient is asked for.
 
-    Hooks are heard.
+    Hooks are heard. Threads take turns: torch's switches, which transforms need, are the process's.
 
     Returns:
         In NCHW order in memory, which transforms take.
     """
-    for layer in _apart(layers):
-        if _is_transformable(layer) and _saves(layer, maps):
-            maps = _transformed(layer, maps)
-        elif _has_long_stride(layer):
-            maps = _by_columns(layer, maps)
-        elif _is_plain_pool(layer) and maps.is_contiguous():
-            maps = _by_rows(layer, maps)
-        else:
-            maps = layer(maps)
-    return maps.contiguous()
+    with _TURN:
+        for layer in _apart(layers):
+            if _is_transformable(layer) and _saves(layer, maps):
+                maps = _transformed(layer, maps)
+            elif _has_long_stride(layer):
+                maps = _by_columns(layer, maps)
+            elif _is_plain_pool(layer) and maps.is_contiguous():
+                maps = _by_rows(layer, maps)
+            else:
+                maps = layer(maps)
+        return maps.contiguous()
 
 
 def _apart(layers: nn.Sequential) -> Iterator[nn.Module]:
@@ -91,14 +92,13 @@ def _saves(layer: nn.Conv2d, maps: torch.Tensor) -> bool:
 
 
 def _transformed(layer: nn.Conv2d, maps: torch.Tensor) -> torch.Tensor:
-    with _SWITCHING:
-        before = _MKLDNN.enabled
-        with torch.backends.nnpack.flags(enabled=True):
-            try:
-                _MKLDNN.enabled = False
-                return layer(maps)
-            finally:
-                _MKLDNN.enabled = before
+    before = _MKLDNN.enabled
+    with torch.backends.nnpack.flags(enabled=True):
+        try:
+            _MKLDNN.enabled = False
+            return layer(maps)
+        finally:
+            _MKLDNN.enabled = before
 
 
 def _has_long_stride(layer: nn.Module) -> TypeGuard[nn.Conv2d]:

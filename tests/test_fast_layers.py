@@ -13,10 +13,10 @@ from adnlib.coupling import Coupled
 CPU = torch.device("cpu")
 
 
-def convolution(kernel=3, **settings):
+def convolution(kernel=3, inside=16, **settings):
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        layer = nn.Conv2d(16, 24, kernel, padding=kernel // 2, **settings)
+        layer = nn.Conv2d(inside, 24, kernel, padding=kernel // 2, **settings)
     return layer.requires_grad_(False).to(memory_format=torch.channels_last)
 
 
@@ -95,8 +95,9 @@ def test_torchs_switches_are_as_they_were(avx2):
         onednn.enabled = True
 
 
-def test_threads_leave_the_switches_as_they_were(avx2):
-    layers, x = nn.Sequential(convolution()), maps()
+def test_threads_leave_switches_and_numbers_as_they_were(avx2):
+    """Of a layer that is transformed, and one that is not and that other kernels round else."""
+    layers, x = nn.Sequential(convolution(), convolution(stride=2, inside=24)), maps()
     expected = fast_layers.run(layers, x)
     before = torch._C._get_nnpack_enabled()
     with ThreadPoolExecutor(4) as pool:
