@@ -17,7 +17,6 @@ from adnlib import fast_layers, networks
 from adnlib.attention import ATTENTION, create_attention
 from adnlib.coupling import Coupled, couple
 from adnlib.errors import InputError
-from adnlib.machine import keeping_memory
 from adnlib.precision import PRECISIONS, computing
 from adnlib.settings import check_choice, check_positive
 from adnlib.views import pixel_table, views_from
@@ -156,7 +155,6 @@ class MultiScaleEmbedding(nn.Module):
         """Embed uint8 views (N, 3, S, S) as float32 (N, features)."""
         return self._of_pixels(self.normalized(views))
 
-    @keeping_memory()
     def embed(self, images: torch.Tensor, angles: torch.Tensor) -> torch.Tensor:
         """Embed every image at its angles.
 

@@ -1,5 +1,4 @@
-"""What this computer offers: cores, memory, GPUs; memory that stays, and processes that end with
-their parent.
+"""What this computer offers: cores, memory, GPUs; and processes that end with their parent.
 
 It decides nothing: how many runs go at a time is the grid's rule.
 """
@@ -10,17 +9,10 @@ import ctypes
 import os
 import signal
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 PR_SET_PDEATHSIG = 1
 """Linux, `man 2 prctl`: the signal that a process gets when its parent ends."""
-
-_TRIM_THRESHOLD, _MMAP_THRESHOLD, _MMAP_MAX = -1, -3, -4  # of `man 3 mallopt`
-_KEEPING = {_MMAP_MAX: 0, _TRIM_THRESHOLD: (1 << 31) - 1}
-_USUAL = {_MMAP_MAX: 1 << 16, _TRIM_THRESHOLD: 64 << 20, _MMAP_THRESHOLD: 32 << 20}
-"""Where glibc's own adjustment of the thresholds ends; the first change switches it off."""
 
 
 def cores() -> int:
@@ -48,25 +40,6 @@ def gpus() -> list[str]:
     count = torch.cuda.device_count()
     named = [name.strip() for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")]
     return named[:count] if len(named) >= count and named[0] else [str(i) for i in range(count)]
-
-
-@contextmanager
-def keeping_memory() -> Iterator[None]:
-    """Within, the process keeps memory that is freed, and takes large blocks from there.
-
-    Else glibc has each block beyond 32 MiB from the system, which fills it with zeros page by page,
-    and gives it back: a tenth of the time of an embedding on a CPU. What was kept is there for
-    others behind it. Other C libraries are left as they are
-    (https://man7.org/linux/man-pages/man3/mallopt.3.html).
-    """
-    mallopt = getattr(_LIBC, "mallopt", lambda *_: None)
-    try:
-        for limit, value in _KEEPING.items():
-            mallopt(limit, value)
-        yield
-    finally:
-        for limit, value in _USUAL.items():
-            mallopt(limit, value)
 
 
 def end_with(parent: int) -> None:

@@ -1,11 +1,9 @@
 """What the computer offers, with files and torch that say so."""
 
-import ctypes
 import subprocess
 import sys
 import time
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
@@ -71,46 +69,3 @@ time.sleep(600)
     while child.exists() and "Z" not in (child / "stat").read_text().rpartition(")")[2].split()[:1]:
         assert time.monotonic() < deadline
         time.sleep(0.05)
-
-
-@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallopt"), reason="needs glibc")
-def test_kept_memory_is_not_fetched_again():
-    """Counted in pages that the system had to hand out, in a process whose memory is its own."""
-    code = """
-import resource, torch
-from adnlib.machine import keeping_memory
-
-def fetched():
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    for _ in range(8):
-        torch.ones(16 << 20)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
-
-usual = fetched()
-with keeping_memory():
-    fetched()
-    print(usual, fetched())
-"""
-    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True)
-    usual, kept = map(int, ran.stdout.split())
-    assert kept < usual / 10
-
-
-def test_memory_is_as_before_behind_an_error(monkeypatch):
-    limits = {}
-    monkeypatch.setattr(machine, "_LIBC", SimpleNamespace(mallopt=limits.__setitem__))
-
-    @machine.keeping_memory()
-    def failing():
-        assert limits == machine._KEEPING
-        raise KeyError
-
-    with pytest.raises(KeyError):
-        failing()
-    assert limits == machine._USUAL
-
-
-def test_other_systems_keep_memory_as_they_do(monkeypatch):
-    monkeypatch.setattr(machine, "_LIBC", None)
-    with machine.keeping_memory():
-        pass
