@@ -79,6 +79,15 @@ def test_saved_and_loaded_it_scores_the_same(tmp_path, images, attention, self_c
         assert getattr(loaded, name) == getattr(model, name)
 
 
+def test_a_folder_with_its_convolutions_needs_no_name_of_weights(model, images, tmp_path):
+    model.save(tmp_path, self_contained=True)
+    path = tmp_path / model_files.JSON_NAME
+    description = json.loads(path.read_text())
+    del description["settings"]["weights"]
+    path.write_text(model_files.render(description))
+    assert torch.equal(AttentDifferNet.load(tmp_path).score(images), model.score(images))
+
+
 def test_before_a_fit_there_is_no_threshold_to_keep(tmp_path):
     AttentDifferNet(**TINY).save(tmp_path)
     assert AttentDifferNet.load(tmp_path).threshold is None
