@@ -6,7 +6,6 @@ only if it gives the model's own scores.
 
 from __future__ import annotations
 
-import dataclasses
 import importlib.metadata
 import json
 import logging
@@ -171,11 +170,9 @@ def _program(model: AttentDifferNet) -> torch.export.ExportedProgram:
 
 
 def _description(model: AttentDifferNet) -> dict[str, Any]:
-    settings = dataclasses.asdict(model.settings)
-    settings["weights"] = Path(model.settings.weights).name
     return {
         "format": EXPORT_FORMAT,
-        "settings": settings,
+        "settings": model.settings.described(),
         "weights_sha256": model.embedding.weights_sha256,
         "threshold": model.threshold and model.threshold.described(),
         "versions": {"python": platform.python_version()}

@@ -68,6 +68,10 @@ class ModelSettings(EmbeddingSettings, FlowSettings, TrainingSettings):
             if getattr(self, field.name) != field.default
         )
 
+    def described(self) -> dict[str, Any]:
+        """As a file holds them, of weights the name alone; `stored_settings` reads them."""
+        return dataclasses.asdict(self) | {"weights": Path(self.weights).name}
+
 
 def stored_settings(stored: Mapping[str, Any], where: Path, **instead: Any) -> ModelSettings:
     """The settings that lie in a file, with others instead of some.

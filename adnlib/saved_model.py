@@ -51,11 +51,9 @@ class SavedModel:
 
     def write(self, folder: Path) -> None:
         """Put it into a folder, as `model_files.write` does."""
-        settings = dataclasses.asdict(self.settings)
-        settings["weights"] = Path(self.settings.weights).name
         contained = self.self_contained or self.settings.weights not in _BY_NAME
         description = {
-            "settings": settings,
+            "settings": self.settings.described(),
             "self_contained": contained,
             "weights_sha256": self.weights_sha256,
             "threshold": self.threshold and self.threshold.described(),
@@ -72,16 +70,17 @@ class SavedModel:
             InputError: it keeps no model, one of a newer version, or a damaged one.
         """
         description, tensors = model_files.read(folder)
-        here = {"device": device, "memory_budget": 0.0}  # which say nothing of the model
-        settings = stored_settings(description["settings"], folder, **here)
-        if not description["self_contained"] and settings.weights not in _BY_NAME:
+        stored, contained = description["settings"], description["self_contained"]
+        if not contained and stored.get("weights") not in _BY_NAME:
             raise InputError(f"the model in {str(folder)!r} lacks its convolutions: save it again.")
+        here = {"device": device, "memory_budget": 0.0}  # which say nothing of the model
+        settings = stored_settings(stored, folder, **here)
         model_files.check_flow(folder, settings, tensors)
         threshold, fitted = description["threshold"], description["training"]
         return cls(
             settings,
             description["weights_sha256"],
-            description["self_contained"],
+            contained,
             tensors,
             threshold and Threshold.from_description(threshold),
             description["heat_scale"],
