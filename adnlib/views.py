@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 
 import torch
+import torch.nn.functional as F
 
 _FRACTION_BITS = 16
 
@@ -37,11 +38,15 @@ def rotate(images: torch.Tensor, angles: torch.Tensor) -> torch.Tensor:
 
 
 def pixel_table(images: torch.Tensor, black: torch.Tensor) -> torch.Tensor:
-    """The pixels of images (N, C, S, S), one below the other, and `black` (C,): (N * S * S + 1, C).
+    """The pixels of images (N, C, S, S) in frames of `black` (C,), one below the other: (P, C).
 
     Many views are taken from one table, so what is done to its pixels is done once.
     """
-    return torch.cat([images.permute(0, 2, 3, 1).flatten(0, 2), black[None]])
+    count, _, size, _ = images.shape
+    frame = _frame(size)
+    framed = black.repeat(count, size + 2 * frame, size + 2 * frame, 1)
+    framed[:, frame:-frame, frame:-frame] = images.permute(0, 2, 3, 1)
+    return framed.flatten(0, 2)
 
 
 def views_from(
@@ -57,10 +62,11 @@ def views_from(
     Returns:
         (V, C, S, S), in channels-last order in memory.
     """
-    source, inside = _source_pixels(turns(angles, size).to(table.device, non_blocking=True), size)
-    taken = torch.where(inside, source + chosen[:, None] * size**2, len(table) - 1)
-    pixels = table.index_select(0, taken.flatten())
-    return pixels.view(len(chosen), size, size, -1).permute(0, 3, 1, 2)
+    source = _source_pixels(turns(angles, size).to(table.device, non_blocking=True), size)
+    first = chosen * (size + 2 * _frame(size)) ** 2
+    source = source + first.to(torch.int32 if len(table) < 2**31 else torch.int64)[:, None, None]
+    pixels = table.index_select(0, source.flatten())
+    return pixels.view(*source.shape, -1).permute(0, 3, 1, 2)
 
 
 def turns(angles: torch.Tensor, size: int) -> torch.Tensor:
@@ -90,9 +96,10 @@ def every_turn(images: torch.Tensor, maps: torch.Tensor) -> torch.Tensor:
         (N, V, C, S, S) of the images' dtype.
     """
     size = images.shape[-1]
-    source, inside = _source_pixels(maps, size)
-    pixels = images.flatten(2).index_select(2, source.flatten()).unflatten(2, source.shape)
-    return torch.where(inside, pixels, 0).transpose(1, 2).unflatten(3, (size, size))
+    framed = F.pad(images, [_frame(size)] * 4)
+    source = _source_pixels(maps, size)
+    pixels = framed.flatten(2).index_select(2, source.flatten())
+    return pixels.unflatten(2, source.shape).transpose(1, 2)
 
 
 def draw_angles(
@@ -120,10 +127,15 @@ def _line(along_x: torch.Tensor, along_y: torch.Tensor, size: int) -> torch.Tens
     return torch.floor(values * (1 << _FRACTION_BITS) + 0.5).to(torch.int32)
 
 
-def _source_pixels(maps: torch.Tensor, size: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Flat index (V, S * S) of the pixel that each pixel of a view shows, and if it lies inside."""
+def _frame(size: int) -> int:
+    """How far outside a square image its views look, px: half of what the diagonal is longer."""
+    return math.ceil(size * (math.sqrt(2) - 1) / 2) + 1
+
+
+def _source_pixels(maps: torch.Tensor, size: int) -> torch.Tensor:
+    """Which pixel of the framed image each pixel of a view shows: int32 (V, S, S), flat."""
+    frame = _frame(size)
     line = torch.arange(size, device=maps.device, dtype=torch.int32)
     start, column, row = maps[..., None, None].unbind(2)
     x, y = ((start + line * column + line[:, None] * row) >> _FRACTION_BITS).unbind(1)
-    inside = (x >= 0) & (x < size) & (y >= 0) & (y < size)
-    return torch.where(inside, y * size + x, 0).flatten(1), inside.flatten(1)
+    return (y + frame) * (size + 2 * frame) + x + frame

@@ -3,10 +3,10 @@ import pytest
 import torch
 from PIL import Image
 
-from adnlib.views import draw_angles, every_turn, grid_angles, rotate, turns
+from adnlib.views import draw_angles, every_turn, grid_angles, rotate, turns, views_from
 
 
-@pytest.mark.parametrize("size", [64, 97, 256])
+@pytest.mark.parametrize("size", [1, 2, 33, 64, 97, 256])
 def test_rotation_equals_pil_pixel_for_pixel(size):
     generator = torch.Generator().manual_seed(size)
     image = torch.randint(0, 256, (3, size, size), dtype=torch.uint8, generator=generator)
@@ -37,6 +37,13 @@ def test_every_image_at_every_angle_is_what_rotate_gives():
     assert views.shape == (2, 5, 3, 33, 33)
     for image, turned in zip(images, views, strict=True):
         assert torch.equal(turned, rotate(image.expand(5, -1, -1, -1), angles))
+
+
+def test_a_table_may_be_longer_than_int32_counts():
+    table = torch.zeros(1, 1).expand(2**32, 1)
+    last = torch.tensor([2**32 // 14**2 - 1])  # 14: 8 pixels in a frame of 3
+    views = views_from(table, last, torch.tensor([30.0], dtype=torch.float64), 8)
+    assert views.shape == (1, 1, 8, 8)
 
 
 def test_rotation_refuses_what_it_cannot_turn():
