@@ -16,6 +16,8 @@ from adnlib.gates import GateMonitor
 from adnlib.pixels import Pictures
 from adnlib.views import draw_angles
 
+_TOGETHER = 16  # images, of which a bank is made at a time
+
 
 class Source(Protocol):
     """Gives batches of embeddings."""
@@ -65,9 +67,13 @@ class BankedViews:
         """
         self._views, self._generator = views, made.generator
         self.gates = made.gates
-        one_by_one = torch.arange(len(made.images))[:, None]
         with torch.no_grad(), self.gates:
-            self._bank = torch.stack([made.batch(one) for one in one_by_one])
+            self._bank = torch.cat(
+                [
+                    made.batch(some).unflatten(0, (len(some), -1))
+                    for some in torch.arange(len(made.images)).split(_TOGETHER)
+                ]
+            )
 
     def batch(self, chosen: torch.Tensor) -> torch.Tensor:
         lots = torch.rand(len(chosen), self._bank.shape[1], generator=self._generator)

@@ -51,13 +51,8 @@ def test_fresh_views_are_new_at_every_look(images):
 def test_banked_views_are_some_of_each_images_own_and_none_twice(images):
     made = FreshViews(new_embedding(), images, BANK, ANGLE, generator())
     source = BankedViews(made, VIEWS)
-    drawing = generator()
-    bank = torch.cat(
-        [
-            new_embedding().embed(image[None], draw_angles(1, BANK, drawing, ANGLE))[0]
-            for image in images
-        ]
-    )
+    angles = draw_angles(len(images), BANK, generator(), ANGLE)
+    bank = new_embedding().embed(images, angles).flatten(0, 1)
     seen = set()
     for _ in range(60):
         chosen = torch.tensor([6, 0, 3])
