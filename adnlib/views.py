@@ -43,8 +43,8 @@ def pixel_table(images: torch.Tensor, black: torch.Tensor) -> torch.Tensor:
     Many views are taken from one table, so what is done to its pixels is done once.
     """
     count, _, size, _ = images.shape
-    frame = _frame(size)
-    framed = black.repeat(count, size + 2 * frame, size + 2 * frame, 1)
+    frame, side = _frame(size), _framed_side(size)
+    framed = black.repeat(count, side, side, 1)
     framed[:, frame:-frame, frame:-frame] = images.permute(0, 2, 3, 1)
     return framed.flatten(0, 2)
 
@@ -63,7 +63,7 @@ def views_from(
         (V, C, S, S), in channels-last order in memory.
     """
     source = _source_pixels(turns(angles, size).to(table.device, non_blocking=True), size)
-    first = chosen * (size + 2 * _frame(size)) ** 2
+    first = chosen * _framed_side(size) ** 2
     source = source + first.to(torch.int32 if len(table) < 2**31 else torch.int64)[:, None, None]
     pixels = table.index_select(0, source.flatten())
     return pixels.view(*source.shape, -1).permute(0, 3, 1, 2)
@@ -132,10 +132,13 @@ def _frame(size: int) -> int:
     return math.ceil(size * (math.sqrt(2) - 1) / 2) + 1
 
 
+def _framed_side(size: int) -> int:
+    return size + 2 * _frame(size)
+
+
 def _source_pixels(maps: torch.Tensor, size: int) -> torch.Tensor:
     """Which pixel of the framed image each pixel of a view shows: int32 (V, S, S), flat."""
-    frame = _frame(size)
     line = torch.arange(size, device=maps.device, dtype=torch.int32)
     start, column, row = maps[..., None, None].unbind(2)
     x, y = ((start + line * column + line[:, None] * row) >> _FRACTION_BITS).unbind(1)
-    return (y + frame) * (size + 2 * frame) + x + frame
+    return (y + _frame(size)) * _framed_side(size) + x + _frame(size)

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from adnlib import AttentDifferNet
+from adnlib import AttentDifferNet, sampling
 from adnlib.backbones import EmbeddingSettings, MultiScaleEmbedding
 from adnlib.errors import InputError
 from adnlib.flow import FlowSettings, build_flow
@@ -48,11 +48,17 @@ def test_fresh_views_are_new_at_every_look(images):
     assert torch.equal(first, expected.flatten(0, 1))
 
 
-def test_banked_views_are_some_of_each_images_own_and_none_twice(images):
+def test_banked_views_are_some_of_each_images_own_and_none_twice(images, monkeypatch):
+    monkeypatch.setattr(sampling, "_TOGETHER", 3)  # and one image at the end
     made = FreshViews(new_embedding(), images, BANK, ANGLE, generator())
     source = BankedViews(made, VIEWS)
-    angles = draw_angles(len(images), BANK, generator(), ANGLE)
-    bank = new_embedding().embed(images, angles).flatten(0, 1)
+    drawing = generator()
+    bank = torch.cat(
+        [
+            new_embedding().embed(some, draw_angles(len(some), BANK, drawing, ANGLE)).flatten(0, 1)
+            for some in images.split(3)
+        ]
+    )
     seen = set()
     for _ in range(60):
         chosen = torch.tensor([6, 0, 3])
