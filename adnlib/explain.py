@@ -65,11 +65,14 @@ def saliency(
         the largest scale asked for, or S.
 
     Raises:
-        InputError: the network has no such layer or scale.
+        InputError: the network has no such layer or scale, or no view is asked for.
     """
+    if views < 1:
+        raise InputError(f"views is {views}: give a number above 0.")
     if scale is not None and not 0 <= scale < model.settings.scales:
         raise InputError(f"scale is {scale}: give a number from 0 to {model.settings.scales - 1}.")
     scales = range(model.settings.scales) if scale is None else [scale]
+    model.eval()
     angles = model.test_angles(len(images))[:, :views]
     group = max(_TOGETHER // angles.shape[1], 1)
     maps = []

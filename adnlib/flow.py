@@ -99,7 +99,7 @@ class Standardize(InvertibleModule):
         mean, variance = self.mean, self.variance
         if self.training and not rev and len(features) > 1:
             mean, variance = features.mean(0), features.var(0)
-            weight = _MOMENTUM if self.seen else 1.0
+            weight = torch.where(self.seen, _MOMENTUM, 1.0).to(mean)  # no `if`: a GPU is ahead
             self.mean.lerp_(mean.detach(), weight)
             self.variance.lerp_(variance.detach(), weight)
             self.seen.fill_(True)

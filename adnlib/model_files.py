@@ -37,10 +37,11 @@ _BLANK = "0" * 64
 
 
 def write(folder: Path, tensors: Mapping[str, torch.Tensor], description: dict[str, Any]) -> None:
-    """Write both files, or none.
+    """Write both files.
 
-    A new folder appears in one step. Into one that exists each file is put in one step, and between
-    the two the digest tells that they do not belong together. Other files there are left alone.
+    A new folder appears in one step, or not at all. Into one that exists each file is put in one
+    step, and between the two the digest tells that they do not belong together. Other files there
+    are left alone.
 
     Raises:
         InputError: it cannot be written.
@@ -127,8 +128,8 @@ def identity(folder: Path) -> str:
 
 def check_flow(folder: Path, settings: FlowSettings, tensors: dict[str, torch.Tensor]) -> None:
     """Refuse settings whose flow is not the file's, before they take memory."""
-    permuted = tensors.get("flow.module_list.0.perm")
-    features = 0 if permuted is None else permuted.numel()
+    permuted = (t for name, t in tensors.items() if name.endswith(".perm"))
+    features = next(permuted, torch.empty(0)).numel()
     with torch.device("meta"):
         flow = build_flow(max(features, 2), settings, seed=0)
     found = {name: t for name, t in tensors.items() if name.startswith("flow.")}
@@ -143,8 +144,8 @@ def check_tensors(
         raise InputError(f"{damaged}: it lacks or adds {min(differ)[:80]!r}; save it again.")
     for name, tensor in wanted.items():
         same = (tensor.shape, tensor.dtype) == (found[name].shape, found[name].dtype)
-        if same and not tensor.is_floating_point() and not tensor.is_meta:
-            same = torch.equal(tensor.cpu(), found[name])  # permutations, which index memory
+        if same and ".perm" in name and not tensor.is_meta:
+            same = torch.equal(tensor.cpu(), found[name])  # a permutation indexes memory
         if not same:
             raise InputError(f"{damaged}: {name!r} does not fit its settings; save it again.")
 

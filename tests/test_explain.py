@@ -83,10 +83,15 @@ def test_maps_of_single_scales_average_to_the_map(images):
     torch.testing.assert_close(saliency(model, images, 1), mean, rtol=1e-4, atol=1e-7)
 
 
-@pytest.mark.parametrize("attention", ["none", "se", "cbam"])
-def test_maps_are_finite_and_leave_the_model_as_it_was(images, attention):
-    model = AttentDifferNet(attention=attention, epochs=1, **TINY).fit(images)
+@pytest.mark.parametrize(
+    "settings",
+    [*({"attention": name} for name in ("none", "se", "cbam")), {"standardize": True}],
+    ids=str,
+)
+def test_maps_are_finite_and_leave_the_model_as_it_was(images, settings):
+    model = AttentDifferNet(**TINY | settings, epochs=1).fit(images)
     before, learned = model.score(images), [p.requires_grad for p in model.parameters()]
+    model.train()  # as a model is that was made or loaded
     maps = saliency(model, images)
     assert maps.shape == (3, 7, 7)
     assert maps.isfinite().all()
@@ -206,6 +211,12 @@ def test_a_component_points_to_where_it_is_strongest(plain, images, monkeypatch)
 def test_a_layer_or_scale_that_is_not_there(plain, images, given, complaint):
     with pytest.raises(InputError, match=complaint):
         saliency(plain, images, **given)
+
+
+@pytest.mark.parametrize("views", [0, -1])
+def test_a_map_of_no_view_is_refused(plain, images, views):
+    with pytest.raises(InputError, match=f"views is {views}: give a number above 0"):
+        saliency(plain, images, views)
 
 
 def test_an_unknown_method_is_refused():

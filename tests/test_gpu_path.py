@@ -83,6 +83,7 @@ SETTINGS = [
     {"flow_average": 0.9},
     {"backbone": "resnet18"},
     {"test_angles": "grid"},
+    {"standardize": True},
 ]
 
 
@@ -107,7 +108,9 @@ def test_two_devices_are_refused():
             model.embedding.embed(IMAGES.to("cuda"), torch.zeros(8, 2))
 
 
-@pytest.mark.parametrize("settings", [{}, {"attention": "se"}, {"view_bank": 6}], ids=str)
+@pytest.mark.parametrize(
+    "settings", [{}, {"attention": "se"}, {"view_bank": 6}, {"standardize": True}], ids=str
+)
 def test_training_steps_do_not_wait_for_the_gpu(settings):
     """However many steps an epoch has, as often it waits."""
     found = []

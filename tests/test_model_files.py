@@ -67,10 +67,20 @@ def forge(folder: Path, **changes) -> None:
     path.write_text(model_files.render(description | {"tensors_sha256": digest}))
 
 
-@pytest.mark.parametrize("attention", ["none", "se", "cbam"])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"attention": "none"},
+        {"attention": "se"},
+        {"attention": "cbam"},
+        {"attention": "se", "standardize": True},
+        {"backbone": "resnet18"},
+    ],
+    ids=str,
+)
 @pytest.mark.parametrize("self_contained", [False, True])
-def test_saved_and_loaded_it_scores_the_same(tmp_path, images, attention, self_contained):
-    model = AttentDifferNet(attention=attention, **TINY).fit(images, holdout=0.4)
+def test_saved_and_loaded_it_scores_the_same(tmp_path, images, settings, self_contained):
+    model = AttentDifferNet(**TINY | settings).fit(images, holdout=0.4)
     model.save(tmp_path / "new" / "model", self_contained)
     loaded = AttentDifferNet.load(tmp_path / "new" / "model")
     assert torch.equal(loaded.score(images), model.score(images))
