@@ -24,7 +24,7 @@ from adnlib.errors import InputError, writing
 from adnlib.figures import ALERT_COLOUR, line_style, save, style
 from adnlib.model import FPR
 from adnlib.record import FinishedRun
-from adnlib.records import read_runs, sorted_variants
+from adnlib.records import read_runs, read_tidy, sorted_variants
 from adnlib.report import alert, circumstances, dataset_title, with_spread
 from adnlib.tables import Cell, Sheet
 from adnlib.threshold import needed
@@ -83,7 +83,7 @@ def _measured(results: str | Path, dataset: str) -> tuple[list[FinishedRun], pd.
     path = Path(results) / "tables" / f"robustness_{dataset}.csv"
     if not path.is_file():
         raise InputError(f"{path} is not there: measure first, as the notebook 09_robustness does.")
-    table = pd.read_csv(path, keep_default_na=False, na_values=[""])
+    table = read_tidy(path)
     variants = table["variant"].nunique()
     everywhere = table.groupby(["category", "seed"])["variant"].transform("nunique") == variants
     if not everywhere.any():

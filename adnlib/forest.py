@@ -17,7 +17,7 @@ from matplotlib.lines import Line2D
 
 from adnlib.comparison import MEAN
 from adnlib.figures import ALERT_COLOUR, line_style, save, style
-from adnlib.records import read_runs
+from adnlib.records import read_runs, read_tidy
 from adnlib.report import SELECTION_NAMES, alert
 from adnlib.variants import variant_order, variant_settings, variant_title
 
@@ -32,7 +32,7 @@ def draw_paired(results: str | Path) -> list[Path]:
         InputError: there is no finished run.
     """
     root = Path(results)
-    table = pd.read_csv(root / "tables" / "paired.csv")
+    table = read_tidy(root / "tables" / "paired.csv")
     if table.empty:
         return []
     with style():

@@ -73,6 +73,8 @@ def draw_gradcam(
         InputError: when there is no finished run with maps, when runs differ in their settings, or
             when the images are no longer where the runs read them.
     """
+    if anomalous < 0:
+        raise InputError(f"anomalous is {anomalous}: give a number from 0 up.")
     found = read_runs(results, dataset)
     several = len({run.category for run in found}) > 5
     paths = read_named(named, found) if named else None

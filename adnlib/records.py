@@ -14,6 +14,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, TypeVar
 
+import pandas as pd
+
 from adnlib.errors import InputError
 from adnlib.record import DEFAULTS, MAY_DIFFER, FinishedRun, damaged, read_run
 from adnlib.variants import variant_order
@@ -102,6 +104,12 @@ def check_settings(found: list[FinishedRun]) -> None:
             check_same(f"{dataset}/{category}", "their images", seen)
 
 
+def read_tidy(path: Path) -> pd.DataFrame:
+    """A table made of runs, in which "03" and "NA" are names and an empty number is NaN."""
+    names = dict.fromkeys(("dataset", "category", "variant"), str)
+    return pd.read_csv(path, dtype=names, keep_default_na=False, na_values=[""])
+
+
 def check_same(what: str, name: str, values: dict[Path, str]) -> None:
     """Refuse runs of something that differ in the value of a setting, given by run folder.
 
@@ -126,12 +134,17 @@ def readable(
     """Each run with what `read` gives for it; runs whose files are damaged are warned of, left out.
 
     For `scores.csv` and `maps.npz`, which tables do not need and `read_runs` does not open.
+
+    Raises:
+        InputError: `read` has.
     """
     pairs: list[tuple[FinishedRun, _T]] = []
     left_out: list[str] = []
     for run in found:
         try:
             pairs.append((run, read(run)))
+        except InputError:
+            raise
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
             left_out.append(str(damaged(run.folder, error)))
     _warn(left_out)

@@ -83,5 +83,7 @@ def _kept_or_made(run: FinishedRun, kind: Saliency, path: Path, images: list[str
     pixels, _ = load_images(folder, images, size)
     maps = saliency(model, pixels, _views(run), kind).numpy()
     with writing(run.folder):
-        np.savez_compressed(path, maps=maps, model=digest)
+        beside = path.with_suffix(".part.npz")
+        np.savez_compressed(beside, maps=maps, model=digest)
+        beside.replace(path)
     return maps

@@ -27,6 +27,7 @@ from adnlib.explain import saliency
 from adnlib.folders import DONE, is_done, run_folder, take, write_json
 from adnlib.images import load_images
 from adnlib.model import AttentDifferNet
+from adnlib.model_files import JSON_NAME, TENSORS_NAME
 from adnlib.model_settings import ModelSettings
 from adnlib.parameters import project_path
 from adnlib.pixels import Pixels
@@ -89,7 +90,7 @@ class Run:
             self.folder.mkdir(parents=True, exist_ok=True)
             self._lock = take(self.folder)
             _check_same_settings(self.folder, settings)
-            (self.folder / DONE).unlink(missing_ok=True)
+            _clear(self.folder)
             write_json(self.folder / "params.json", self._params())
 
     def __repr__(self) -> str:
@@ -242,6 +243,14 @@ class _Look:
         if self._kept is None or self._model.embedding.trained:
             self._kept = self._model.embed(self._images, self._angles)
         return self._kept
+
+
+def _clear(folder: Path) -> None:
+    """Take away what an earlier run may have left that this one need not write anew."""
+    for name in (DONE, HOLDOUT, JSON_NAME, TENSORS_NAME):
+        (folder / name).unlink(missing_ok=True)
+    for maps in folder.glob("maps*.npz"):
+        maps.unlink()
 
 
 def _check_same_settings(folder: Path, settings: Settings) -> None:

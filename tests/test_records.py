@@ -10,7 +10,7 @@ from synthetic import make_grid, make_run, set_metrics
 from adnlib.errors import InputError
 from adnlib.folders import find_done
 from adnlib.record import read_run
-from adnlib.records import read_runs
+from adnlib.records import read_runs, read_tidy
 from adnlib.variants import variant_order, variant_title
 
 
@@ -132,6 +132,15 @@ def test_attention_that_is_not_known_is_left_out_and_named(tmp_path: Path) -> No
     make_run(tmp_path, variant="newest")
     with pytest.warns(UserWarning, match="attention 'newest' is unknown"):
         assert [run.variant for run in read_runs(tmp_path)] == ["none"]
+
+
+def test_names_of_digits_stay_names(tmp_path: Path) -> None:
+    file = tmp_path / "table.csv"
+    file.write_text("dataset,category,variant,auroc\n7,03,none,\n7,NA,se,1.5\n")
+    table = read_tidy(file)
+    assert table["category"].tolist() == ["03", "NA"]
+    assert table["dataset"].tolist() == ["7", "7"]
+    assert table["auroc"].isna().tolist() == [True, False]
 
 
 def test_random_weights_do_not_stand_beside_others(tmp_path: Path) -> None:

@@ -1,5 +1,7 @@
 """Maps of finished runs: kept ones are read, others made by the run's model, once."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -74,6 +76,32 @@ def test_images_that_are_gone_are_named(run):
     next(run.image_folder([]).glob("test/good/*.png")).unlink()
     with pytest.raises(InputError, match=r"are no longer in .*plate"):
         scores_and_maps(run, ENERGY)
+
+
+def test_a_run_whose_images_are_gone_is_not_called_damaged(run, tmp_path):
+    next(run.image_folder([]).glob("test/good/*.png")).unlink()
+    with pytest.raises(InputError, match=r"are no longer in .*plate"):
+        heatmaps.draw_gradcam(tmp_path, "mine", kind=ENERGY)
+
+
+def test_an_interruption_leaves_no_half_file_of_maps(run, monkeypatch):
+    (run.folder / "maps.npz").unlink()
+
+    def interrupted(file, **_):
+        Path(file).write_bytes(b"PK\x03\x04 cut off")
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(np, "savez_compressed", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            scores_and_maps(run)
+    scores, maps = scores_and_maps(run)
+    assert len(maps) == len(scores)
+
+
+def test_fewer_than_no_anomalous_images_is_refused(tmp_path):
+    with pytest.raises(InputError, match="anomalous is -1"):
+        heatmaps.draw_gradcam(tmp_path, "mine", anomalous=-1)
 
 
 def test_a_figure_of_another_kind_has_it_in_name_and_legend(run, tmp_path, monkeypatch):

@@ -87,6 +87,18 @@ def test_a_run_leaves_what_the_report_reads(settings, tmp_path):
     assert (folder / "model.safetensors").exists()
 
 
+def test_what_an_earlier_run_left_is_not_taken_for_the_new_ones(settings):
+    run, _ = whole_run(dataclasses.replace(settings, save_model=True))
+    (run.folder / "maps_energy.npz").touch()
+    (run.folder / runs.DONE).unlink()  # as it is before a run with other settings
+    bare = runs.Run(dataclasses.replace(settings, holdout=0.0, map_views=0))
+    bare.load_images()
+    bare.train(say=lambda line: None)
+    bare.finish()
+    left = {path.name for path in run.folder.iterdir()}
+    assert left == {".lock", "params.json", "history.csv", "scores.csv", runs.DONE}
+
+
 def test_without_held_out_images_no_epoch_is_selected(settings, tmp_path):
     run, metrics = whole_run(dataclasses.replace(settings, holdout=0.0))
     assert (metrics["train_images"], metrics["holdout_images"]) == (6, 0)
