@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from adnlib.model_settings import MOST
 from adnlib.threshold import RULES, SMALLEST_FPR
 
 FILE_FORMAT = 2
@@ -13,15 +14,6 @@ EXPORT_FORMAT = 1
 _HASH = {"type": "string", "pattern": "^[0-9a-f]{64}$"}
 _NUMBER = {"type": "number", "minimum": -1e30, "maximum": 1e30}
 _COUNT = {"type": "integer", "minimum": 0, "maximum": 10**9}
-# What could fill memory or time before a tensor's shape tells that it is wrong.
-_MOST = {
-    "attention_kernel": 101,
-    "flow_blocks": 256,
-    "flow_width": 1 << 15,
-    "image_size": 1 << 13,
-    "scales": 8,
-    "test_views": 1 << 12,
-}
 
 
 def _object(**properties: Any) -> dict[str, Any]:
@@ -43,7 +35,7 @@ MODEL_SCHEMA = _object(
     settings={
         "type": "object",
         "properties": {
-            name: {"type": "integer", "minimum": 1, "maximum": most} for name, most in _MOST.items()
+            name: {"type": "integer", "minimum": 1, "maximum": most} for name, most in MOST.items()
         },
         "additionalProperties": {
             "anyOf": [{"type": ["string", "boolean"], "maxLength": 1000}, _NUMBER]

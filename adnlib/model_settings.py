@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,10 +16,26 @@ from adnlib.backbones import EmbeddingSettings
 from adnlib.errors import InputError
 from adnlib.flow import FlowSettings
 from adnlib.precision import check_precision
-from adnlib.settings import check_choice, check_names, check_positive, check_types
+from adnlib.settings import (
+    check_choice,
+    check_from_zero,
+    check_names,
+    check_positive,
+    check_types,
+)
 from adnlib.training import TrainingSettings
 
 TEST_ANGLES = ("random", "grid")
+
+MOST = {
+    "attention_kernel": 101,
+    "flow_blocks": 256,
+    "flow_width": 1 << 15,
+    "image_size": 1 << 13,
+    "scales": 8,
+    "test_views": 1 << 12,
+}
+"""So that no file fills memory or time before its tensors' shapes tell that it is forged."""
 
 _SEEDS = 1 << 32
 
@@ -32,7 +49,7 @@ class ModelSettings(EmbeddingSettings, FlowSettings, TrainingSettings):
     test_angles: str = "random"
     """"random": drawn like the training's angles, from the seed; "grid": i * 360 / test_views."""
     seed: int = 0
-    """Of the initial weights, the order of images, and all angles."""
+    """Of the initial weights, the images held out, the order of the others, and all angles."""
     device: str = "auto"
     """"auto" (CUDA where there is one), "cpu", "cuda" or "cuda:1"."""
     memory_budget: float = 0.0
@@ -45,9 +62,11 @@ class ModelSettings(EmbeddingSettings, FlowSettings, TrainingSettings):
         FlowSettings.__post_init__(self)
         TrainingSettings.__post_init__(self)
         check_positive(self, "test_views")
+        check_from_zero(self, "memory_budget")
         check_choice(self, "test_angles", TEST_ANGLES)
-        if self.memory_budget < 0:
-            raise InputError(f"memory_budget is {self.memory_budget}: give a number of GB, or 0.")
+        for name, most in MOST.items():
+            if getattr(self, name) > most:
+                raise InputError(f"{name} is {getattr(self, name)}: give at most {most}.")
         learns = ATTENTION[self.attention].learns and self.attention_training == "joint"
         if self.view_bank and learns:
             raise InputError(
@@ -95,10 +114,9 @@ def find_device(name: str) -> torch.device:
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise InputError(f"device is {name!r}: choose auto, cpu, cuda or cuda:<index>.") from None
+    if not re.fullmatch(r"cpu|cuda(:\d+)?", name):
+        raise InputError(f"device is {name!r}: choose auto, cpu, cuda or cuda:<index>.")
+    device = torch.device(name)
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise InputError(
             f"device is {name!r}, but torch sees {torch.cuda.device_count()} CUDA devices: "

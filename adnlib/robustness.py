@@ -29,7 +29,7 @@ from adnlib.model_files import JSON_NAME
 from adnlib.model_settings import find_device
 from adnlib.record import FinishedRun
 from adnlib.records import read_runs
-from adnlib.settings import check_names
+from adnlib.settings import check_from_zero, check_names
 from adnlib.tables import duration
 from adnlib.threshold import threshold_for_fpr
 from adnlib.variants import variant_title
@@ -63,9 +63,7 @@ class Measurement:
     """As for `ModelSettings`."""
 
     def __post_init__(self) -> None:
-        for name in ("views", "images"):
-            if getattr(self, name) < 0:
-                raise InputError(f"{name} is {getattr(self, name)}: give a number from 0 up.")
+        check_from_zero(self, "views", "images")
         for name in ("corruptions", "severities"):
             if not _words(getattr(self, name)):
                 raise InputError(f"{name} is empty: give some, or 'all'.")

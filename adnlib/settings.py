@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import math
 from collections.abc import Iterable
 from typing import Any
 
@@ -38,8 +39,15 @@ def check_types(settings: Any) -> None:
 def check_positive(settings: Any, *names: str) -> None:
     """Raise InputError for the first of these fields that is not above 0."""
     for name in names:
-        if getattr(settings, name) <= 0:
+        if not 0 < getattr(settings, name) < math.inf:
             raise InputError(f"{name} is {getattr(settings, name)}: give a number above 0.")
+
+
+def check_from_zero(settings: Any, *names: str) -> None:
+    """Raise InputError for the first of these fields that is below 0."""
+    for name in names:
+        if not 0 <= getattr(settings, name) < math.inf:
+            raise InputError(f"{name} is {getattr(settings, name)}: give a number from 0 up.")
 
 
 def check_choice(settings: Any, name: str, choices: Iterable[str]) -> None:

@@ -21,7 +21,7 @@ from adnlib.gates import Gates
 from adnlib.pixels import Pictures
 from adnlib.precision import rounding
 from adnlib.sampling import BankedViews, FreshViews, Source
-from adnlib.settings import check_choice, check_positive
+from adnlib.settings import check_choice, check_from_zero, check_positive
 
 TRAININGS = ("joint", "frozen")
 
@@ -63,6 +63,7 @@ class TrainingSettings:
     def __post_init__(self) -> None:
         check_positive(self, "epochs", "batch_images", "train_views", "learning_rate")
         check_positive(self, "attention_rate")
+        check_from_zero(self, "adam_eps", "weight_decay", "max_angle")
         check_choice(self, "attention_training", TRAININGS)
         if self.view_bank and self.view_bank < self.train_views:
             raise InputError(
