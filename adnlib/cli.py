@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from adnlib import detector_commands
 from adnlib.errors import InputError
 from adnlib.machine import end_with
-from adnlib.parsing import count
+from adnlib.parsing import count, finish, guarded, path
 from adnlib.settings import assignment
 
 if TYPE_CHECKING:
@@ -241,8 +241,7 @@ def _add_run_all(commands: Any) -> None:
         default=True,
         help="go on with the other runs when one fails",
     )
-    known = [name for action in parser._actions for name in action.option_strings]
-    parser.set_defaults(function=_run_all, known=known)
+    finish(parser, guarded(_run_all, "the same command goes on from here"))
 
 
 def _add_datasets(commands: Any) -> None:
@@ -250,14 +249,14 @@ def _add_datasets(commands: Any) -> None:
     actions = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     check = actions.add_parser("check", help="say what is there, what is missing, where to get it")
     check.add_argument("folder", type=_path, metavar="DIR", help="folder that holds the data sets")
-    check.set_defaults(function=_check_datasets)
+    finish(check, guarded(_check_datasets, "nothing was changed"))
     unpack = actions.add_parser("unpack", help="unpack a downloaded zip or tar archive")
     unpack.add_argument("archive", type=_path, metavar="ARCHIVE")
     unpack.add_argument("folder", type=_path, metavar="DIR", help="folder that holds the data sets")
     unpack.add_argument(
         "--dataset", metavar="NAME", help="its folder, if the archive does not tell"
     )
-    unpack.set_defaults(function=_unpack_dataset, known=["--dataset"])
+    finish(unpack, guarded(_unpack_dataset, "nothing was left half-done"))
 
 
 class _Parser(argparse.ArgumentParser):
@@ -269,7 +268,7 @@ class _Parser(argparse.ArgumentParser):
 
 def _path(word: str) -> Path:
     # Absolute, as the workflow's processes have another working directory than the user.
-    return Path(word).expanduser().resolve()
+    return path(word).resolve()
 
 
 def _cluster(word: str) -> str:
@@ -284,7 +283,7 @@ def _words(values: Iterable[str]) -> tuple[str, ...]:
 
 
 def _seed(word: str) -> int:
-    if not word.isdigit():
+    if not word.isdecimal():
         raise InputError(f"--seeds got {word!r}: give whole numbers such as 0 1 2.")
     return int(word)
 

@@ -150,11 +150,11 @@ def read_grid(profile: str) -> Grid:
         return _grid(path.stem, yaml.safe_load(path.read_text(encoding="utf-8")))
     except OSError as error:
         raise InputError(f"cannot read the grid file {path}: {error.strerror}.") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        reason = " ".join(str(error).split())
-        raise InputError(f"the grid file {path} is not YAML: {reason}.") from error
     except InputError as error:
         raise InputError(f"in the grid file {path}: {error}") from error
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        reason = " ".join(str(error).split())
+        raise InputError(f"the grid file {path} is not YAML: {reason}.") from error
 
 
 def _is_file(profile: str) -> bool:
@@ -185,7 +185,7 @@ def read_value(text: str) -> Any:
     """A value as typed on the command line, read like YAML."""
     try:
         return yaml.safe_load(text)
-    except yaml.YAMLError:
+    except (yaml.YAMLError, ValueError):  # such as 2026-13-01, which is no date
         return text
 
 
@@ -202,5 +202,9 @@ def typed(settings: Mapping[str, Any]) -> dict[str, Any]:
             typed[name] = str(value)  # one stage; "1,5" is text to YAML
     if typed.get("weights", "imagenet") not in ("imagenet", "random"):
         # A file: named from where the user is, but read by a kernel which is elsewhere.
-        typed["weights"] = str(Path(str(typed["weights"])).expanduser().resolve())
+        file = str(typed["weights"])
+        try:
+            typed["weights"] = str(Path(file).expanduser().resolve())
+        except RuntimeError as error:
+            raise InputError(f"weights is {file!r}: give a file ({error}).") from None
     return typed

@@ -81,10 +81,11 @@ def good_files(folder: Path) -> list[str]:
         return samples.loc[samples["split"] == "train", "path"].tolist()
     paths = image_files(folder)
     kinds = {path.partition("/")[0] for path in paths}
-    if len(kinds) > 1 and {kind.lower() for kind in kinds} & {"good", "normal"}:
+    others = {kind for kind in kinds if kind.lower() not in ("good", "normal")}
+    if others and others != kinds:
         raise InputError(
-            f"{str(folder)!r} holds good images beside {min(kinds - {'good', 'normal'})!r}: give "
-            f"the folder of the good ones alone."
+            f"{str(folder)!r} holds good images beside {min(others)!r}: give the folder of the "
+            "good ones alone."
         )
     return paths
 

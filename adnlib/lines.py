@@ -14,8 +14,6 @@ from typing import BinaryIO
 from adnlib.errors import InputError, writing
 from adnlib.scoring import Line
 
-FORMATS = ("csv", "jsonl")
-
 
 @contextlib.contextmanager
 def line_writer(
@@ -27,7 +25,7 @@ def line_writer(
 
     Args:
         out: the file; None for standard output.
-        line_format: one of `FORMATS`.
+        line_format: "csv" or "jsonl".
         force: replace a file that is there.
 
     Raises:

@@ -54,6 +54,7 @@ def grid_schema() -> dict[str, Any]:
                 "set that lies under the data root. What is absent is named and left out.",
                 "default": ALL,
                 "type": ["object", "string"],
+                "minProperties": 1,
                 "pattern": f"^{ALL}$",
                 "additionalProperties": {
                     "title": f"a list of names in brackets, or {ALL}",

@@ -75,7 +75,7 @@ def score_files(
     on_bad_image: str = "report",
     heatmaps: Path | None = None,
 ) -> Generator[Line, None, None]:
-    """Score files as they come, in their order.
+    """Score files as they come, in their order; the settings are looked at before the first one.
 
     Args:
         model: as loaded.
@@ -89,15 +89,20 @@ def score_files(
     """
     if heatmaps:
         _check_draws(model)
+    return _score_stream(model, iter(paths), batch, on_bad_image, heatmaps)
+
+
+def _score_stream(
+    model: Detector, paths: Iterator[str], batch: int, on_bad_image: str, heatmaps: Path | None
+) -> Generator[Line, None, None]:
     size = model.settings.image_size
     pool = ThreadPoolExecutor(cores())
     try:
         ahead: list[tuple[str, Future[torch.Tensor]]] = []
-        remaining = iter(paths)
         while True:
             coming = [
                 (path, pool.submit(read_image, Path(path), size))
-                for path in itertools.islice(remaining, batch)
+                for path in itertools.islice(paths, batch)
             ]
             yield from _score_batch(model, ahead, on_bad_image, heatmaps)
             if not coming:

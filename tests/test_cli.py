@@ -32,17 +32,24 @@ def run_all(tmp_path, monkeypatch, capsys):
         (["--category", "brackets"], "no category 'brackets': did you mean 'bracket'?"),
         (["--attention", "sse"], "attention is 'sse'"),
         (["--seeds", "one"], "--seeds got 'one'"),
+        (["--seeds", "²"], "--seeds got '²'"),
         (["--seeds", "-1"], "-1"),
         (["--set", "epoch=3"], "no setting 'epoch': did you mean 'epochs'?"),
         (["--set", "epochs"], "'epochs' is no assignment"),
         (["--set", "image_size=128"], "image_size is 128"),
         (["--device", "tpu0"], "device is 'tpu0'"),
+        (["--device", "mps"], "device is 'mps'"),
         (["--cluster", "slum"], "workflow/profiles/slum/config.yaml (No such file or directory)"),
         (["--cluster", "./slum"], "/slum/config.yaml (No such file or directory)"),
         (["--jobs", "0"], "'0' is no whole number above 0"),
         (["--on-bad-image", "keep"], "on_bad_image is 'keep'"),
         (["--profile", "paper"], "needs --data-root DIR"),
         (["--profile", "paper", "--data-root", "nowhere"], "nowhere"),
+        (["--data-root", "~nobody_at_all/x"], "home directory"),
+        (["--results", "x" * 300], "File name too long"),
+        (["--set", "weights=~nobody_at_all/w.pth"], "weights is '~nobody_at_all/w.pth'"),
+        (["--set", "epochs=2026-13-01"], "epochs is '2026-13-01'"),
+        (["--set", "weight_decay=-1"], "weight_decay is -1"),
         (["--datset", "mtd"], "no option --datset: did you mean --dataset?"),
         (["--data-rot=a"], "no option --data-rot=a: did you mean --data-root?"),
         (["paper"], "no option paper: see --help"),
@@ -98,7 +105,7 @@ def test_an_interruption_is_one_sentence(run_all, monkeypatch):
     monkeypatch.setattr(scheduling, "carry_out", interrupted)
     code, _, err = run_all()
     assert code == 130
-    assert err == "interrupted; the same command goes on from here\n"
+    assert err == "\ninterrupted; the same command goes on from here\n"
 
 
 def test_a_step_without_its_plan_says_who_writes_it(capsys, monkeypatch, tmp_path):

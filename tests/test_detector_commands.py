@@ -96,7 +96,7 @@ def test_balance_moves_the_threshold(call, data):
     assert AttentDifferNet.load("m").threshold.rule == "balance"
 
 
-def test_without_held_out_images_there_are_scores_and_no_verdicts(call, data):
+def test_without_held_out_images_there_are_scores_and_no_verdicts(call, data, tmp_path):
     code, out, _ = call("fit", data / "part", "--out", "m", "--holdout", "0", *TINY)
     assert code == 0
     assert "No threshold" in out
@@ -104,8 +104,12 @@ def test_without_held_out_images_there_are_scores_and_no_verdicts(call, data):
     assert code == 0
     assert "no threshold" in err
     assert {row["verdict"] for row in csv.DictReader(io.StringIO(out))} == {""}
-    code, _, err = call("score", "m", data / "part" / "train", "--heatmaps", "heat")
+    kept = tmp_path / "s.csv"
+    kept.write_text("the scores of yesterday")
+    words = ["--heatmaps", "heat", "--out", kept, "--force"]
+    code, _, err = call("score", "m", data / "part" / "train", *words)
     assert (code, "no scale for maps" in err) == (2, True)
+    assert kept.read_text() == "the scores of yesterday"
 
 
 def test_a_model_is_replaced_only_where_asked(call, data, model, tmp_path):
@@ -128,6 +132,11 @@ def test_a_model_is_replaced_only_where_asked(call, data, model, tmp_path):
         (["{part}", "--preset", "fast"], "no preset 'fast'"),
         (["{part}", "--attention", "sse"], "attention is 'sse'"),
         (["{part}", "--device", "gpu"], "device is 'gpu'"),
+        (["{part}", "--device", "mps"], "device is 'mps'"),
+        (["{part}", "--set", "adam_eps=-1"], "adam_eps is -1"),
+        (["{part}", "--set", "learning_rate=.nan"], "learning_rate is nan"),
+        (["{part}", "--set", "max_angle=.inf"], "max_angle is inf"),
+        (["{part}", "--set", "test_views=5000"], "test_views is 5000: give at most 4096"),
         (["{part}", "--seed", "x"], "seed is 'x'"),
         (["{part}", "--seed", str(10**30)], "seed is"),
         (["{part}", "--holdout", "1"], "holdout is 1.0"),

@@ -79,6 +79,8 @@ def test_a_grid_of_ones_own(tmp_path):
         ("datasets: [mvtec_ad]", "datasets is ['mvtec_ad']"),
         ("datasets: {mvtec_ad: bottle}", "datasets.mvtec_ad is 'bottle': give a list of names"),
         ("seeds: [0", "is not YAML"),
+        ("datasets: {}", "datasets is {}: give data sets with their categories, or all"),
+        ("seeds: [2026-13-01]", "is not YAML: month must be in 1..12"),
         ("datasets: most", "datasets is 'most': give data sets with their categories, or all"),
         ("", "the file is None: give a grid of runs"),
     ],

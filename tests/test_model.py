@@ -8,6 +8,7 @@ from torchvision.models import resnet18
 
 from adnlib import AttentDifferNet, InputError
 from adnlib.attention import ATTENTION
+from adnlib.inputs import good_files
 from adnlib.training import hold_out
 
 TINY = {"weights": "random", "image_size": 64, "scales": 1, "flow_blocks": 2, "flow_width": 16}
@@ -133,6 +134,18 @@ def test_good_images_beside_others_are_not_trained_on(folder):
     with pytest.raises(InputError, match="holds good images beside"):
         AttentDifferNet(**TINY).fit(folder)
     assert AttentDifferNet(**TINY).fit(folder / "good", holdout=0).fitted.images == 1
+
+
+def test_folders_of_good_images_beside_each_other_are_all_taken(folder):
+    parts = folder / "parts"
+    for kind in ("Good", "normal", "scratch"):
+        (parts / kind).mkdir(parents=True)
+    shutil.copy(folder / "0.png", parts / "Good")
+    shutil.copy(folder / "1.png", parts / "normal")
+    assert good_files(parts) == ["Good/0.png", "normal/1.png"]
+    shutil.copy(folder / "2.png", parts / "scratch")
+    with pytest.raises(InputError, match="good images beside 'scratch'"):
+        good_files(parts)
 
 
 def test_explain_gives_one_map_in_the_scores_unit(model, images, folder):
