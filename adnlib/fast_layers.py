@@ -17,7 +17,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from functools import reduce
-from threading import RLock
 from typing import Any, TypeGuard
 
 import torch
@@ -25,6 +24,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from adnlib.coupling import Coupled
+from adnlib.precision import SWITCHES
 
 _TILES = (8, 16)  # sides of NNPACK's tiles; it takes those that give fewer numbers
 _SAVED = 3.5  # times fewer multiplications, from which on the transforms' own work pays (measured)
@@ -32,7 +32,6 @@ _FEWEST = 16  # maps; for fewer torch does not take NNPACK, since kernels are tr
 _LANES = 8  # float32 numbers of a vector
 _IN_CACHE = 8  # maps
 _MKLDNN: Any = torch.backends.mkldnn  # whose parts mypy does not see
-_TURN = RLock()
 
 
 def first(network: nn.Sequential, device: torch.device) -> int:
@@ -48,12 +47,12 @@ def first(network: nn.Sequential, device: torch.device) -> int:
 def run(layers: nn.Sequential, maps: torch.Tensor) -> torch.Tensor:
     """What the layers make of float32 maps (N, C, H, H), where no gradient is asked for.
 
-    Hooks are heard. Threads take turns: torch's switches, which transforms need, are the process's.
+    Hooks are heard.
 
     Returns:
         In NCHW order in memory, which transforms take.
     """
-    with _TURN:
+    with SWITCHES:
         for layer in _apart(layers):
             if _is_transformable(layer) and _saves(layer, maps):
                 maps = _transformed(layer, maps)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from threading import RLock
 from typing import Any
 
 import torch
@@ -23,6 +24,9 @@ PRECISIONS: dict[str, torch.dtype | None] = {
     "bf16": torch.bfloat16,
 }
 """By name, what the convolutions' inputs and weights are cast to; sums are in fp32 in each."""
+
+SWITCHES = RLock()
+"""Held by who has changed torch's switches, which are the process's: threads take turns."""
 
 _CUDNN: Any = torch.backends.cudnn  # whose parts mypy does not see
 _MKLDNN: Any = torch.backends.mkldnn
@@ -76,13 +80,14 @@ def rounding(precision: str) -> Iterator[None]:
     torch lets cuDNN's convolutions use TF32 unless told otherwise, and a program around this one,
     or TORCH_ALLOW_TF32_CUBLAS_OVERRIDE, may have it in the flow's products, too.
     """
-    before = [operations.fp32_precision for operations in _FLOAT32]
-    try:
-        for operations in _FLOAT32:
-            operations.fp32_precision = "ieee"
-        if precision == "tf32":
-            _CUDNN.conv.fp32_precision = "tf32"
-        yield
-    finally:
-        for operations, precision_before in zip(_FLOAT32, before, strict=True):
-            operations.fp32_precision = precision_before
+    with SWITCHES:
+        before = [operations.fp32_precision for operations in _FLOAT32]
+        try:
+            for operations in _FLOAT32:
+                operations.fp32_precision = "ieee"
+            if precision == "tf32":
+                _CUDNN.conv.fp32_precision = "tf32"
+            yield
+        finally:
+            for operations, precision_before in zip(_FLOAT32, before, strict=True):
+                operations.fp32_precision = precision_before

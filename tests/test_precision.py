@@ -1,6 +1,8 @@
 """Number formats of the convolutions: how far they are from fp32, and that they stay together."""
 
+import time
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -109,6 +111,18 @@ def loose():
 def test_float32_is_rounded_where_that_is_the_precision_and_nowhere_else(loose, precision):
     with rounding(precision):
         assert flags() == ["tf32" if precision == "tf32" else "ieee", "ieee", "ieee", "ieee"]
+    assert flags() == ["tf32"] * 4
+
+
+def test_threads_of_two_precisions_take_turns_and_leave_the_switches(loose):
+    def look(precision):
+        with rounding(precision):
+            first = flags()
+            time.sleep(0.01)
+            return first == flags() == ["tf32" if precision == "tf32" else "ieee", *["ieee"] * 3]
+
+    with ThreadPoolExecutor(4) as pool:
+        assert all(pool.map(look, ["fp32", "tf32", "bf16", "tf32"] * 5))
     assert flags() == ["tf32"] * 4
 
 
