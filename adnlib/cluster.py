@@ -76,7 +76,7 @@ def options(profile: Path, results: Path, jobs: int | None) -> list[str]:
     words = ["--workflow-profile", str(profile), "--slurm-jobname-prefix", _prefix(results)]
     if jobs:
         words += ["--jobs", str(jobs)]
-    if subprocess.run(["sacct"], capture_output=True).returncode:
+    if not shutil.which("sacct") or subprocess.run(["sacct"], capture_output=True).returncode:
         # Without SLURM's accounting the plugin would wait for ever for an answer of sacct.
         words += ["--slurm-status-command", "squeue"]
     return words

@@ -21,7 +21,7 @@ from jupyter_client import AsyncKernelManager
 from nbclient.exceptions import DeadKernelError
 
 from adnlib import progress
-from adnlib.folders import write_json
+from adnlib.folders import DONE, FAILED, is_done, write_json
 from adnlib.machine import end_with
 
 PROJECT = Path(__file__).resolve().parent.parent
@@ -43,7 +43,7 @@ def run_cell(plan: dict[str, Any], key: str) -> bool:
     results = Path(plan["results"])
     folder = results / key
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "failed.json").unlink(missing_ok=True)
+    (folder / FAILED).unlink(missing_ok=True)
     started = time.monotonic()
     reason = ""
     try:
@@ -55,11 +55,12 @@ def run_cell(plan: dict[str, Any], key: str) -> bool:
                 folder / "log.txt",
                 environment,
             )
-        if not (folder / "metrics.json").is_file():
-            reason = "the notebook ended without writing metrics.json"
+        if not is_done(folder):
+            reason = f"the notebook ended without writing {DONE}"
     except NotebookError as failure:
         reason = str(failure)
-        write_json(folder / "failed.json", {"reason": reason})
+    if reason:
+        write_json(folder / FAILED, {"reason": reason})
     progress.tell_run(plan, key, time.monotonic() - started, reason)
     return not reason
 
@@ -71,7 +72,7 @@ def run_notebook(plan: dict[str, Any], name: str, parameters: dict[str, Any]) ->
     output = results / "notebooks" / f"{title}.ipynb"
     output.parent.mkdir(parents=True, exist_ok=True)
     log = output.with_suffix(".log")
-    failed = output.with_suffix(".failed.json")
+    failed = output.with_suffix(f".{FAILED}")
     failed.unlink(missing_ok=True)
     try:
         execute(name, output, {"results": str(results), **parameters}, log, _environment(plan))

@@ -16,6 +16,8 @@ from adnlib.errors import InputError
 
 DONE = "metrics.json"
 """Written last and atomically: its presence means that the run is done."""
+FAILED = "failed.json"
+"""Why a run's notebook, or with the notebook's name before it another, did not end well."""
 
 
 def run_folder(results: Path, dataset: str, category: str, variant: str, seed: int) -> Path:

@@ -5,7 +5,6 @@ It decodes, makes RGB and resizes; it neither normalises nor rotates, and knows 
 
 from __future__ import annotations
 
-import os
 import warnings
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -18,6 +17,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from tqdm import tqdm
 
 from adnlib.errors import InputError
+from adnlib.machine import cores
 from adnlib.pixels import Pixels, allocate
 
 FORMATS = ("BMP", "JPEG", "PNG", "TIFF", "WEBP")
@@ -83,7 +83,7 @@ def load_images(
         images.put(position, _pixels(folder / paths[position], size))
 
     kept: list[int] = []
-    pool = ThreadPoolExecutor(workers or _processors())
+    pool = ThreadPoolExecutor(workers or cores())
     try:
         tasks = [pool.submit(fill, i) for i in range(len(paths))]
         for position, done in enumerate(tqdm(tasks, "images", unit="", disable=None, leave=False)):
@@ -179,10 +179,3 @@ def _rgb(image: Image.Image) -> Image.Image:
         black = Image.new("RGBA", image.size, (0, 0, 0, 255))
         return Image.alpha_composite(black, image.convert("RGBA")).convert("RGB")
     return image.convert("RGB")
-
-
-def _processors() -> int:
-    """Those that this process may use, which in a container are fewer than the machine's."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

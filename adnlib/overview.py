@@ -17,7 +17,7 @@ import pandas as pd
 
 from adnlib import tables
 from adnlib.comparison import MEAN, auroc_table
-from adnlib.folders import is_done
+from adnlib.folders import FAILED, is_done
 from adnlib.record import FinishedRun
 from adnlib.records import asked_cells, asked_seeds, read_runs
 from adnlib.report import (
@@ -67,7 +67,7 @@ def summary_sheet(found: Sequence[FinishedRun], table: pd.DataFrame) -> Sheet:
     for dataset in sorted({run.dataset for run in found}):
         group = [run for run in found if run.dataset == dataset]
         rows = table[table["dataset"] == dataset]
-        several = rows["category"].nunique() > 2  # one category and a mean that repeats it
+        several = len({*rows["category"]} - {MEAN}) > 1  # of one the mean only repeats it
         rows = rows[(rows["category"] == MEAN) == several]
         for method, of_method in rows.groupby("method", sort=False):
             numbers = dict(
@@ -177,12 +177,13 @@ def unfinished(results: str | Path) -> list[str]:
     """
     root = Path(results)
     lines = [
-        f"{cell['title']}: {_reason(root / key / 'failed.json', 'not run to its end')}"
+        f"{cell['title']}: {_reason(root / key / FAILED, 'not run to its end')}"
         for key, cell in asked_cells(root).items()
         if not is_done(root / key)
     ]
-    for failed in sorted((root / "notebooks").glob("*.failed.json")):
-        lines.append(f"notebook {failed.name.split('.')[0]}: {_reason(failed, 'failed')}")
+    for failed in sorted((root / "notebooks").glob(f"*.{FAILED}")):
+        name = failed.name.removesuffix(f".{FAILED}")
+        lines.append(f"notebook {name}: {_reason(failed, 'failed')}")
     return lines
 
 

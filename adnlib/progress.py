@@ -14,6 +14,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TextIO
 
+from adnlib.folders import DONE
 from adnlib.tables import duration
 
 FILE = "progress.txt"
@@ -34,7 +35,7 @@ def tell_run(plan: dict[str, Any], key: str, seconds: float, reason: str) -> Non
             log = results / key / "log.txt"
             line += f"FAILED {cell['title']}: {reason}; log: {log}; it alone: {again}"
         else:
-            metrics = json.loads((results / key / "metrics.json").read_text())
+            metrics = json.loads((results / key / DONE).read_text())
             line += f"{cell['title']}  AUROC {100 * metrics['auroc_last']:.1f}  {duration(seconds)}"
             left = _seconds_left(plan, ended)
             line += f"  about {duration(left)} left" if left else ""

@@ -14,7 +14,7 @@ import pandas as pd
 
 from adnlib.attention import ATTENTION
 from adnlib.errors import InputError
-from adnlib.folders import is_done
+from adnlib.folders import DONE, is_done
 from adnlib.parameters import project_path
 from adnlib.run_settings import Settings
 from adnlib.runs import HOLDOUT, MAPS, SELECTIONS
@@ -127,7 +127,7 @@ def damaged(folder: Path, error: Exception) -> InputError:
 
 def _read_run(folder: Path) -> FinishedRun:
     params = json.loads((folder / "params.json").read_text(encoding="utf-8"))
-    metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+    metrics = json.loads((folder / DONE).read_text(encoding="utf-8"))
     settings = params["settings"]
     dataset, category, variant = folder.parts[-4:-1]
     seed = int(folder.name.removeprefix("seed"))

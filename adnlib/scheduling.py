@@ -24,7 +24,7 @@ from typing import Any
 from adnlib import cluster, overview, progress
 from adnlib.demo import make_demo
 from adnlib.errors import InputError, writing
-from adnlib.folders import DONE
+from adnlib.folders import DONE, FAILED
 from adnlib.machine import end_with
 from adnlib.networks import find_weights
 from adnlib.parameters import project_path
@@ -110,10 +110,10 @@ def _prepare(plan: Plan) -> dict[str, Any]:
             find_weights(backbone, source)
     record = plan.record()
     with writing(plan.results, _INSTEAD):
-        for told in (plan.results / "notebooks").glob("*.failed.json"):
+        for told in (plan.results / "notebooks").glob(f"*.{FAILED}"):
             told.unlink()
         for key in record["todo"]:
-            for name in ("failed.json", "log.txt"):
+            for name in (FAILED, "log.txt"):
                 (plan.results / key / name).unlink(missing_ok=True)
         for name in (progress.FILE, "workflow.log"):
             (plan.results / name).write_text("")
@@ -192,7 +192,7 @@ def _failures(record: dict[str, Any], missing: list[str], all_tried: bool) -> li
         if key not in told and not all_tried:
             continue
         cell = record["cells"][key]
-        failed = results / key / "failed.json"
+        failed = results / key / FAILED
         log = failed.with_name("log.txt")
         if failed.is_file():
             reason = json.loads(failed.read_text(encoding="utf-8"))["reason"]
@@ -206,8 +206,8 @@ def _failures(record: dict[str, Any], missing: list[str], all_tried: bool) -> li
                 reason = f"its job did not start: {cluster.refusal(log) or 'see the log'}"
         again = shlex.join([*record["command"], *cell["select"]])
         lines += [f"{cell['title']}: {reason}\n    log: {log}\n    alone: {again}"]
-    for failed in sorted((results / "notebooks").glob("*.failed.json")):
+    for failed in sorted((results / "notebooks").glob(f"*.{FAILED}")):
         reason = json.loads(failed.read_text(encoding="utf-8"))["reason"]
-        name = failed.name.removesuffix(".failed.json")
+        name = failed.name.removesuffix(f".{FAILED}")
         lines += [f"notebook {name}: {reason}\n    log: {failed.with_name(name + '.log')}"]
     return lines

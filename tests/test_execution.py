@@ -1,5 +1,6 @@
 """Notebooks in kernels: what fails is one sentence; slots of GPUs."""
 
+import json
 import os
 import threading
 
@@ -70,6 +71,16 @@ def test_a_kernel_that_does_not_start_is_tried_twice(notebook, monkeypatch):
     monkeypatch.setattr(execution.papermill, "execute_notebook", never)
     with pytest.raises(NotebookError, match="its kernel did not start twice"):
         notebook("")
+
+
+def test_a_run_that_ends_without_metrics_says_so(tmp_path, monkeypatch):
+    monkeypatch.setattr(execution, "execute", lambda *_: None)
+    cell = {"title": "a run", "settings": {}, "select": []}
+    plan = {"results": str(tmp_path), "gpus": [], "threads": 1, "cells": {"runs/a": cell}}
+    plan |= {"todo": ["runs/a"], "started": 0.0, "jobs": 1, "command": []}
+    assert not execution.run_cell(plan, "runs/a")
+    told = json.loads((tmp_path / "runs" / "a" / "failed.json").read_text())
+    assert told == {"reason": "the notebook ended without writing metrics.json"}
 
 
 def test_each_gpu_takes_its_runs_and_the_next_one_waits(tmp_path):

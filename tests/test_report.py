@@ -75,6 +75,8 @@ def test_without_a_common_category_there_is_no_mean(tmp_path: Path) -> None:
     assert "mean" not in table_of(tmp_path).index.get_level_values("category")
     report.write_tables(tmp_path)
     assert "No mean: no category" in (tmp_path / "tables/auroc.md").read_text()
+    found = read_runs(tmp_path)
+    assert overview.summary_sheet(found, auroc_table(found)).rows == []
 
 
 def test_published_numbers_stand_only_where_they_belong(tmp_path: Path) -> None:

@@ -16,12 +16,18 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from adnlib.catalogue import CATALOGUE
 from adnlib.demo import outdoor, parts, wafer
 from adnlib.demo.paint import Picture
 from adnlib.errors import InputError, writing
-from adnlib.masks import FOREGROUND
+from adnlib.masks import FOREGROUND, GROUND_TRUTH
 
-DEMO_SETS = {"demo_parts": "bracket", "demo_outdoor": "insulator", "demo_wafer": "chip"}
+DEMO_SETS = {
+    name: category
+    for name, info in CATALOGUE.items()
+    if info.page == "adnlib.demo"
+    for category in info.categories
+}
 MARKER = "demo.json"
 SMALLEST = 64  # px; below it the thin parts of the scenes vanish
 
@@ -141,7 +147,7 @@ def _write(folder: Path, dataset: str, settings: _Settings) -> None:
             part = "train" if split == "train" else "test"
             number = index // len(_SCENES[dataset][1]) if split == "anomalous" else index
             _save(picture.image, category / part / defect / f"{number:03d}.png")
-            masks = {"ground_truth": picture.mask} if defect != "good" else {}
+            masks = {GROUND_TRUTH: picture.mask} if defect != "good" else {}
             masks |= {FOREGROUND: picture.body} if part == "test" else {}
             for kind, mask in masks.items():
                 white = mask.astype(np.uint8) * 255
