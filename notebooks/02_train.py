@@ -126,7 +126,8 @@ for i, (axis, image) in enumerate(zip(axes, shown, strict=True)):
 # An epoch shows the flow every good image at a few random angles, but for those that are held out.
 # Held-out and test images are looked at now and then. Three looks are reported: the *last*; the
 # *selected* one, where held-out good images have their lowest loss; and the *best on test*, which
-# DifferNet reports and which looks at the test labels.
+# DifferNet reports and which looks at the test labels. Beside them stand scores *averaged* over the
+# last looks.
 
 # %%
 run.model

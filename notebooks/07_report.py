@@ -72,8 +72,8 @@ for sheet in report.auroc_sheets(found, table).values():
 # An interval that holds zero: the data cannot tell this variant from plain DifferNet.
 
 # %%
-statistics = folder / "tables" / "statistics.md"
-Markdown(statistics.read_text(encoding="utf-8").partition("\n")[2])
+for text in sorted((folder / "tables").glob("statistics.md")):
+    display(Markdown(text.read_text(encoding="utf-8").partition("\n")[2]))
 
 # %%
 for picture in sorted((folder / "figures").glob("paired.png")):
@@ -90,8 +90,10 @@ for picture in sorted((folder / "figures").glob("roc_*.png")):
 # ## Where the detectors look
 
 # %%
+mapped = tuple(f"gradcam_{run.dataset}" for run in found if any(run.folder.glob("maps*.npz")))
 for picture in sorted((folder / "figures").glob("gradcam_*.png")):
-    display(Image(str(picture), alt=f"Grad-CAM of {picture.stem[8:]}"))
+    if picture.stem.startswith(mapped):
+        display(Image(str(picture), alt=f"Grad-CAM of {picture.stem[8:]}"))
 
 # %% [markdown]
 # How much of the maps lies on defects and objects, over all test images that have a mask, beside
