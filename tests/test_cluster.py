@@ -130,7 +130,7 @@ def test_the_profile_names_the_rules_that_there_are():
 )
 @pytest.mark.parametrize("gpu", [0, 1])
 def test_each_job_asks_for_time_and_memory_and_only_a_run_for_a_gpu(tmp_path, gpu):
-    cell = {"dataset": "my_set", "mem_mb": 6123}
+    cell = {"dataset": "my_set", "mem_mb": 6123, "settings": {"map_views": 1}}
     (tmp_path / "plan.json").write_text(json.dumps({"cells": {KEY: cell}, "gpu": gpu}))
     command = [sys.executable, "-P", "-m", "snakemake", "--dry-run", "--directory", str(tmp_path)]
     files = ["--snakefile", str(SNAKEFILE), "--configfile", str(tmp_path / "plan.json")]
@@ -145,6 +145,6 @@ def test_each_job_asks_for_time_and_memory_and_only_a_run_for_a_gpu(tmp_path, gp
     }
     asked.pop("all")
     assert asked.pop("run") == {"mem_mb": 6123, "runtime": 1440, "gpu": gpu}
-    assert set(asked) == {"tables", "roc", "gradcam"}
+    assert set(asked) == {"tables", "study", "roc", "gradcam", "report"}
     assert all(set(named) == {"mem_mb", "runtime"} for named in asked.values())
     assert not Path(tmp_path, "runs").exists()

@@ -155,11 +155,14 @@ def test_archives_are_named_until_they_are_unpacked(tmp_path):
 
 def test_nothing_is_opened_or_changed_in_a_folder_that_cannot_be_written(tmp_path):
     make(tmp_path / "my_set" / "part")
+    (tmp_path / "my_set.zip").write_bytes(b"no archive")
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
     tmp_path.chmod(0o555)
     try:
         assert take(tmp_path).usable == 1
     finally:
         tmp_path.chmod(0o755)
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
 
 
 def test_take_of_no_folder(tmp_path):
