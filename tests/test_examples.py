@@ -4,6 +4,7 @@ They are run as they stand, word by word, in a folder that has what they name; o
 behind the presets are tiny, and what schedules runs is asked for its plan (`--dry-run`).
 """
 
+import importlib
 import re
 import shlex
 import tarfile
@@ -20,7 +21,8 @@ from adnlib import cli, presets
 from adnlib.export import export_model, noise
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", ROOT / "REPRODUCING.md", *sorted((ROOT / "docs").glob("*.md"))]
+NAMES = ("README.md", "REPRODUCING.md", "docs/*.md", "benchmarks/README.md", "results/*/README.md")
+PAGES = [page for name in NAMES for page in sorted(ROOT.glob(name))]
 TINY = {"weights": "random", "image_size": 64, "scales": 1, "flow_blocks": 2, "flow_width": 16}
 TINY |= {"epochs": 1, "test_views": 2}
 # What is no command of ours, or needs what a test machine may lack; each is tried elsewhere.
@@ -53,7 +55,7 @@ def commands():
             for line in block.replace("\\\n", " ").splitlines():
                 words = re.sub(r"\s+#.*|^#.*", "", line).strip()
                 if words and not any(re.fullmatch(known, words) for known in ELSEWHERE):
-                    yield pytest.param(words, id=f"{page.name}: {words}")
+                    yield pytest.param(words, id=f"{page.relative_to(ROOT)}: {words}")
 
 
 def draw(path, seed):
@@ -70,7 +72,11 @@ def folder(tmp_path_factory):
         draw(folder / "photos" / "good" / f"{index}.png", index)
     for index in range(3):
         draw(folder / "photos" / "new" / f"{index}.png", 100 + index)
-    sets = {"mvtec_ad": ("bottle", "screw"), "my_set": ("my_part",)}
+    sets = {
+        "mvtec_ad": ("bottle", "screw", "transistor"),
+        "mtd": ("magnetic_tile",),
+        "my_set": ("my_part",),
+    }
     for name, categories in sets.items():
         for category in categories:
             for split in ("train/good", "test/good", "test/dent"):
@@ -110,6 +116,8 @@ def test_a_command_does_what_it_says(here, line):
         assert cli.main([*given, *extra]) == 0
     elif words[0] == "papermill":
         check_papermill(words)
+    elif words[0] == "python":  # tests/test_throughput.py and its like run them
+        importlib.import_module(Path(words[1]).stem)._parser().parse_args(words[2:])
     else:
         pytest.fail(f"no test knows how to run {line!r}")
 
@@ -136,5 +144,6 @@ def test_a_program_runs(here, monkeypatch, page):
 
 
 def test_every_page_is_looked_through():
-    assert {"README.md", "REPRODUCING.md", "export.md"} <= {page.name for page in PAGES}
-    assert len(list(commands())) >= 12
+    pages = {str(page.relative_to(ROOT)) for page in PAGES}
+    assert pages >= {"README.md", "docs/export.md", "results/reference/README.md"}
+    assert len(list(commands())) >= 30

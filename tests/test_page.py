@@ -100,6 +100,19 @@ def test_it_holds_numbers_differences_failures_and_no_code(html: str) -> None:
 
 
 @pytest.mark.slow
+def test_without_a_study_and_maps_there_is_a_report_and_no_old_figure(tmp_path: Path) -> None:
+    make_grid(tmp_path, "mtd", ["magnetic_tile"], ["none", "se"])
+    (tmp_path / "figures").mkdir()
+    Image.new("RGB", (8, 8)).save(tmp_path / "figures" / "gradcam_mtd.png")  # of former runs
+    (tmp_path / "notebooks").mkdir()
+    plan = {"results": str(tmp_path), "threads": 1, "title": "bare", "gpus": []}
+    assert execution.run_report(plan)
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "magnetic_tile" in page
+    assert "<img" not in page
+
+
+@pytest.mark.slow
 @pytest.mark.skipif(not CHROMIUM, reason="there is no Chromium")
 @pytest.mark.parametrize("width", [400, 1400])
 def test_in_a_browser_no_picture_is_broken_and_nothing_overflows(
@@ -179,4 +192,5 @@ def test_a_thousand_runs_become_tables_and_report_within_a_minute(tmp_path: Path
     # Seconds of the CPU, so that other work on the machine does not count; the kernel is a child.
     spent = time.process_time() - began[0] + os.times().children_user - began[1]
     assert spent < 60
-    assert "1000" in (tmp_path / "report.html").read_text()
+    runs = re.findall(r">250</td>", (tmp_path / "report.html").read_text())
+    assert len(runs) == 4  # a variant's
