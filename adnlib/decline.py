@@ -22,12 +22,11 @@ from adnlib import tables
 from adnlib.corruptions import CORRUPTIONS
 from adnlib.errors import InputError, writing
 from adnlib.figures import ALERT_COLOUR, line_style, save, style
-from adnlib.model import FPR
 from adnlib.record import FinishedRun
 from adnlib.records import read_runs, read_tidy, sorted_variants
 from adnlib.report import alert, circumstances, dataset_title, with_spread
 from adnlib.tables import Cell, Sheet
-from adnlib.threshold import needed
+from adnlib.threshold import FPR, needed
 from adnlib.variants import variant_title
 
 MEASURES = {

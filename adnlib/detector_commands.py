@@ -78,8 +78,9 @@ def add_to(commands: Any) -> None:
 
 def _fit(options: argparse.Namespace) -> int:
     from adnlib.fitting import Fit, Progress, fit_folder
-    from adnlib.model import FPR, HOLDOUT
     from adnlib.presets import fit_settings
+    from adnlib.threshold import FPR
+    from adnlib.training import HOLDOUT
 
     flags = {"attention": options.attention, "device": options.device, "seed": options.seed}
     single = dict(map(assignment, options.set))

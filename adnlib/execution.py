@@ -23,8 +23,9 @@ from nbclient.exceptions import DeadKernelError
 from adnlib import progress
 from adnlib.folders import DONE, FAILED, is_done, write_json
 from adnlib.machine import end_with
+from adnlib.parameters import project_path
 
-PROJECT = Path(__file__).resolve().parent.parent
+PROJECT = project_path(Path())
 START_SECONDS = 180
 """How long a kernel may take to answer; the first import on a cold disk takes most of a minute."""
 

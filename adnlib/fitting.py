@@ -14,9 +14,9 @@ from adnlib import model_files
 from adnlib.errors import InputError
 from adnlib.files import image_files
 from adnlib.inputs import good_files, read_images
-from adnlib.model import FPR, HOLDOUT, AttentDifferNet
-from adnlib.threshold import check_shares, clopper_pearson
-from adnlib.training import Epoch
+from adnlib.model import AttentDifferNet
+from adnlib.threshold import FPR, check_shares, clopper_pearson
+from adnlib.training import HOLDOUT, Epoch
 
 
 @dataclass(frozen=True)

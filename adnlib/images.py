@@ -20,6 +20,7 @@ from adnlib.errors import InputError
 from adnlib.machine import cores
 from adnlib.pixels import Pixels, allocate
 
+ON_BAD_IMAGE = ("stop", "skip")
 FORMATS = ("BMP", "JPEG", "PNG", "TIFF", "WEBP")
 
 
@@ -75,7 +76,7 @@ def load_images(
         InputError: an image cannot be read and is not to be skipped; none can; or they fit neither
             into memory nor on the disk.
     """
-    if on_bad_image not in ("stop", "skip"):
+    if on_bad_image not in ON_BAD_IMAGE:
         raise InputError(f"on_bad_image is {on_bad_image!r}: choose 'stop' or 'skip'.")
     images = allocate(len(paths), size, memory_budget)
 

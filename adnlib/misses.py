@@ -13,8 +13,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
-from adnlib.model import FPR
-from adnlib.threshold import threshold_for_fpr
+from adnlib.threshold import FPR, threshold_for_fpr
 
 _BEYOND = 1.01  # times the highest score, or below the lowest
 

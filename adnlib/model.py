@@ -22,19 +22,15 @@ from adnlib.precision import check_precision, rounding
 from adnlib.saved_model import Fitted, SavedModel
 from adnlib.settings import check_names
 from adnlib.threshold import (
+    FPR,
     Threshold,
     check_shares,
     threshold_for_balance,
     threshold_for_fpr,
     with_anomalies,
 )
-from adnlib.training import Epoch, hold_out, train
+from adnlib.training import HOLDOUT, Epoch, hold_out, train
 from adnlib.views import draw_angles, grid_angles
-
-HOLDOUT = 0.1
-"""Default share of the good images that is kept from training, to choose the threshold by."""
-FPR = 0.01
-"""Default share of normal images that may be called anomalous."""
 
 _TEST_SEED = 1 << 32  # keeps the test angles apart from the training's, whose seed is the run's
 _MAPPED = 16  # held-out images whose maps set the scale of all maps

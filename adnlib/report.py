@@ -27,6 +27,7 @@ from adnlib.comparison import (
 from adnlib.demo import DEMO_SETS
 from adnlib.record import FinishedRun
 from adnlib.records import asked_seeds, read_runs, sorted_variants
+from adnlib.runs import AVERAGED
 from adnlib.tables import Cell, Sheet
 from adnlib.variants import variant_title
 
@@ -46,7 +47,7 @@ SELECTION_TITLES = {
     "last": "last epoch",
     "selected": "epoch with the lowest loss of held-out good images",
     "best_on_test": "best epoch on the test set (the paper's way, optimistic)",
-    "averaged": "scores averaged over the last 3 evaluations",
+    "averaged": f"scores averaged over the last {AVERAGED} evaluations",
 }
 FEWER = "†"
 

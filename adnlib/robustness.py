@@ -24,14 +24,13 @@ from adnlib.corruptions import CORRUPTIONS, SEVERITIES, check_severities
 from adnlib.errors import InputError, writing
 from adnlib.evaluation import Array, roc
 from adnlib.exposure import Exposure
-from adnlib.model import FPR
 from adnlib.model_files import JSON_NAME
 from adnlib.model_settings import find_device
 from adnlib.record import FinishedRun
 from adnlib.records import read_runs
 from adnlib.settings import check_from_zero, check_names
 from adnlib.tables import duration
-from adnlib.threshold import threshold_for_fpr
+from adnlib.threshold import FPR, threshold_for_fpr
 from adnlib.variants import variant_title
 
 COLUMNS = (

@@ -6,8 +6,10 @@ from dataclasses import dataclass
 
 from adnlib.attention import ATTENTION
 from adnlib.errors import InputError
+from adnlib.images import ON_BAD_IMAGE
 from adnlib.model_settings import ModelSettings
 from adnlib.settings import check_choice, check_positive
+from adnlib.training import HOLDOUT
 from adnlib.variants import FROZEN, STANDARDIZED
 
 
@@ -23,7 +25,7 @@ class Settings(ModelSettings):
     """Folder that holds the data sets; a relative one is seen from the repository's root."""
     results: str = "results/notebook"
     """Folder for run folders, tables and figures; a relative one is seen from the same place."""
-    holdout: float = 0.1
+    holdout: float = HOLDOUT
     """Share of the good training images that is kept from training. The *selected* epoch is the one
     with their lowest loss. 0 trains on all, as DifferNet does, and selects none."""
     evaluate_every: int = 8
@@ -38,7 +40,7 @@ class Settings(ModelSettings):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_positive(self, "evaluate_every")
-        check_choice(self, "on_bad_image", ("stop", "skip"))
+        check_choice(self, "on_bad_image", ON_BAD_IMAGE)
         if not 0 <= self.holdout < 1:
             raise InputError(f"holdout is {self.holdout}: give a share from 0 to below 1.")
         if not 0 <= self.map_views <= self.test_views:

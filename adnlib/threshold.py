@@ -19,6 +19,8 @@ from scipy import stats
 
 from adnlib.errors import InputError
 
+FPR = 0.01
+"""Default share of normal images that may be called anomalous."""
 CONFIDENCE = 0.95
 SMALLEST_FPR = 1e-9
 RULES = ("fpr", "balance")

@@ -24,6 +24,8 @@ from adnlib.sampling import BankedViews, FreshViews, Source
 from adnlib.settings import check_choice, check_from_zero, check_positive
 
 TRAININGS = ("joint", "frozen")
+HOLDOUT = 0.1
+"""Default share of the good images that is kept from training."""
 
 
 @dataclass(frozen=True)

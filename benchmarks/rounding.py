@@ -23,10 +23,9 @@ from adnlib import datasets
 from adnlib.errors import InputError
 from adnlib.evaluation import roc
 from adnlib.images import load_images
-from adnlib.model import HOLDOUT
 from adnlib.precision import PRECISIONS
 from adnlib.provenance import describe_device
-from adnlib.training import hold_out
+from adnlib.training import HOLDOUT, hold_out
 
 _TF32_DROPPED = 13  # of fp32's 23 bits of fraction
 
