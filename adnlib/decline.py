@@ -47,8 +47,8 @@ def write_sheets(results: str | Path, dataset: str) -> Path:
     Raises:
         InputError: nothing was measured, or no category and seed with every variant.
     """
-    found, table = _measured(results, dataset)
-    sheets = [_sheet(found, table, measure) for measure in _told(table)]
+    measured = {measure: _measured(results, dataset, measure) for measure in MEASURES}
+    sheets = [_sheet(*runs, measure) for measure, runs in measured.items() if runs[0]]
     path = Path(results) / "tables" / f"robustness_{dataset}.md"
     with writing(path.parent):
         text = ["# Under corruptions\n", *map(tables.markdown, sheets)]
@@ -65,39 +65,42 @@ def draw_decline(results: str | Path, dataset: str, measure: str = "auroc") -> l
         measure: one of `MEASURES`; all but AUROC have their name behind the data set's.
 
     Returns:
-        The paths; none where no threshold could be made, so that there is nothing to show.
+        The paths; none where no category and seed has a threshold for every variant.
 
     Raises:
         InputError: nothing was measured, or no category and seed with every variant.
     """
-    found, table = _measured(results, dataset)
-    if measure not in _told(table):
+    found, table = _measured(results, dataset, measure)
+    if not found:
         return []
     name = f"robustness_{dataset}" + (f"_{measure}" if measure != "auroc" else "")
     with style():
         return save(_figure(found, table, measure), Path(results) / "figures" / name)
 
 
-def _measured(results: str | Path, dataset: str) -> tuple[list[FinishedRun], pd.DataFrame]:
+def _measured(
+    results: str | Path, dataset: str, measure: str
+) -> tuple[list[FinishedRun], pd.DataFrame]:
+    """The runs of the categories and seeds for which every variant has the measure, and its rows.
+
+    There may be none, but of AUROC.
+    """
     path = Path(results) / "tables" / f"robustness_{dataset}.csv"
     if not path.is_file():
         raise InputError(f"{path} is not there: measure first, as the notebook 09_robustness does.")
     table = read_tidy(path)
-    variants = table["variant"].nunique()
-    everywhere = table.groupby(["category", "seed"])["variant"].transform("nunique") == variants
-    if not everywhere.any():
+    variants = table["variant"].unique()
+    table = table[table[measure].notna()]
+    by_cell = table.groupby(["category", "seed"])["variant"]
+    table = table[by_cell.transform("nunique") == len(variants)]
+    if table.empty and measure == "auroc":
         raise InputError(
             f"No category and seed of {dataset} was measured with all of "
-            f"{', '.join(table['variant'].unique())}: keep models of the same seeds."
+            f"{', '.join(variants)}: keep models of the same seeds."
         )
-    table = table[everywhere]
     cells = set(table[["category", "variant", "seed"]].itertuples(index=False, name=None))
     found = read_runs(results, dataset)
     return [run for run in found if (run.category, run.variant, run.seed) in cells], table
-
-
-def _told(table: pd.DataFrame) -> list[str]:
-    return [measure for measure in MEASURES if table[measure].notna().any()]
 
 
 def _means(table: pd.DataFrame, measure: str) -> dict[tuple[str, str], pd.DataFrame]:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 import shutil
 
 import numpy as np
@@ -191,6 +192,9 @@ def test_held_out_images_that_are_gone_are_named(root):
     with pytest.warns(UserWarning, match=r"no longer in .*train/gone"):
         table = measure(root, "sets", ONE, quiet)
     assert table["recall"].isna().sum() == 2  # of the one run
+    sheets = decline.write_sheets(root, "sets").read_text().split("###")[1:]
+    seeds = [re.search(r"\d seeds? \([\d, ]+\)", sheet)[0] for sheet in sheets]
+    assert seeds == ["2 seeds (0, 1)", "1 seed (1)", "1 seed (1)"]  # of AUROC, and of the others
 
 
 def test_runs_without_a_model_are_left_out_or_say_how_to_get_one(root):
