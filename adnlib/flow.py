@@ -37,8 +37,8 @@ class FlowSettings:
     """Outputs of a block are cut to +-this."""
     standardize: bool = False
     """Standardise each feature before the flow, by the batch in training and by its running mean
-    and variance in scoring. The loss then no longer depends on the features' scale, so that
-    attention which learns gains nothing by shrinking them. Not DifferNet's."""
+    and variance in scoring. The loss then no longer depends on a scale that all features share,
+    so that attention which learns gains nothing by shrinking all of them. Not DifferNet's."""
 
     def __post_init__(self) -> None:
         check_positive(self, "flow_blocks", "flow_width", "flow_clamp", "flow_bound")
@@ -80,7 +80,8 @@ class Standardize(InvertibleModule):
 
     Its log-determinant counts as 0 on purpose: what the flow then learns is the density of
     standardised features, which a + b * features has whatever a and b are. So the loss cannot be
-    lowered by shrinking the features, which joint training of attention otherwise does.
+    lowered by shrinking all features alike, which joint training of attention otherwise may do. One
+    far below the others is shrunk further by the floor.
     """
 
     mean: torch.Tensor
