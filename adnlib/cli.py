@@ -86,6 +86,7 @@ def _run_all(options: argparse.Namespace) -> int:
             on_bad_image=options.on_bad_image,
             jobs=options.jobs,
             cluster=options.cluster,
+            force=options.force,
         )
     )
     _print_plan(plan, whole=options.dry_run)
@@ -234,6 +235,7 @@ def _add_run_all(commands: Any) -> None:
     )
     add("--on-bad-image", help="stop (default) or skip where an image cannot be read")
     add("--results", type=_path, metavar="DIR", help="default: results/<profile>")
+    add("--force", action="store_true", help="make finished runs anew whose settings were others")
     add("--dry-run", action="store_true", help="print the plan and run nothing")
     add(
         "--keep-going",

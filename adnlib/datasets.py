@@ -23,7 +23,8 @@ from adnlib.masks import masks_of
 
 COLUMNS = ("path", "split", "label", "defect", "mask")
 
-_GOOD = ("good", "normal")
+GOOD = ("good", "normal")
+"""Folders of good images, in small letters."""
 _DEEPEST = 3  # <DIR>/InsPLAD-fault/unsupervised_anomaly_detection/glass-insulator
 
 
@@ -113,14 +114,14 @@ def read_samples(folder: Path, need_train: bool = True) -> pd.DataFrame:
     check_folder(folder, "give the folder of a category, with train/good and test beneath")
     rows: list[tuple[str, str, int, str, str]] = []
     for part in subfolders(folder, ("train",)):
-        for good in subfolders(part, _GOOD):
+        for good in subfolders(part, GOOD):
             rows += [(path, "train", 0, "good", "") for path in images_below(folder, good)]
     for part in subfolders(folder, ("test",)):
         kinds = subfolders(part)
         _check_no_loose_images(part)
         for kind in kinds:
             paths = images_below(folder, kind)
-            if kind.name.lower() in _GOOD:
+            if kind.name.lower() in GOOD:
                 rows += [(path, "test", 0, "good", "") for path in paths]
             else:
                 masks = masks_of(folder, kind, paths)

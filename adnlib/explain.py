@@ -77,6 +77,7 @@ def saliency(
     group = max(_TOGETHER // angles.shape[1], 1)
     maps = []
     with (
+        torch.enable_grad(),
         rounding(model.settings.precision),
         _DetectorOfViews(model, kind.target, scales) as detector,
         _mapping(detector, kind) as map_,

@@ -18,7 +18,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from adnlib.errors import InputError
+from adnlib.errors import InputError, writing
 from adnlib.evaluation import MeanRoc, Roc, mean_roc, roc
 from adnlib.record import FinishedRun
 from adnlib.records import read_runs, readable, sorted_variants
@@ -67,10 +67,11 @@ def style() -> Iterator[None]:
 
 def save(figure: Figure, path: Path) -> list[Path]:
     """Write the figure as `<path>.png` and `<path>.pdf`; the same figure gives the same bytes."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     written = [path.with_name(f"{path.name}.{ending}") for ending in ("png", "pdf")]
-    figure.savefig(written[0], dpi=_DPI, metadata={"Software": None})
-    figure.savefig(written[1], dpi=_DPI, metadata={"CreationDate": None})
+    with writing(path.parent):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(written[0], dpi=_DPI, metadata={"Software": None})
+        figure.savefig(written[1], dpi=_DPI, metadata={"CreationDate": None})
     return written
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -50,9 +51,6 @@ class DifferNetCoupling(GLOWCouplingBlock):
     def __init__(self, dims_in: list[tuple[int]], settings: FlowSettings) -> None:
         clamp = settings.flow_clamp
 
-        def soft_clamp(s: torch.Tensor) -> torch.Tensor:
-            return 0.636 * torch.atan(s / clamp)
-
         def subnet(inputs: int, outputs: int) -> nn.Module:
             width = settings.flow_width
             return nn.Sequential(
@@ -63,7 +61,10 @@ class DifferNetCoupling(GLOWCouplingBlock):
             )
 
         super().__init__(
-            dims_in, subnet_constructor=subnet, clamp=clamp, clamp_activation=soft_clamp
+            dims_in,
+            subnet_constructor=subnet,
+            clamp=clamp,
+            clamp_activation=partial(_soft_clamp, clamp=clamp),
         )
         self.bound = settings.flow_bound
 
@@ -141,6 +142,10 @@ def negative_log_likelihood(latent: torch.Tensor, log_det: torch.Tensor) -> torc
 def anomaly_score(latent: torch.Tensor) -> torch.Tensor:
     """Mean of z^2 over the views and features of an image: (N, views, D) to (N,)."""
     return latent.square().mean((1, 2))
+
+
+def _soft_clamp(s: torch.Tensor, clamp: float) -> torch.Tensor:
+    return 0.636 * torch.atan(s / clamp)
 
 
 @contextlib.contextmanager

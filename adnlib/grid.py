@@ -56,6 +56,8 @@ class Options:
     jobs: int | None = None
     cluster: str | None = None
     """What `cluster.find_profile` takes; None for this machine."""
+    force: bool = False
+    """Whether finished runs whose settings were others are made anew."""
 
     def command(self) -> list[str]:
         """The command that asks for this, without its choice of runs."""
@@ -71,7 +73,7 @@ class Options:
         }
         words = [word for name, value in given.items() if value for word in (name, str(value))]
         sets = [word for item in self.settings.items() for word in ("--set", "=".join(item))]
-        return ["./run_all.sh", *words, *sets]
+        return ["./run_all.sh", *words, *sets, *["--force"] * self.force]
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from adnlib.datasets import read_samples
+from adnlib.datasets import GOOD, read_samples
 from adnlib.errors import InputError
 from adnlib.files import image_files
 from adnlib.images import load_images, resize_image
@@ -80,12 +80,12 @@ def good_files(folder: Path) -> list[str]:
         samples = read_samples(folder)
         return samples.loc[samples["split"] == "train", "path"].tolist()
     paths = image_files(folder)
-    kinds = {path.partition("/")[0] for path in paths}
-    others = {kind for kind in kinds if kind.lower() not in ("good", "normal")}
-    if others and others != kinds:
+    others = [path for path in paths if not {*path.lower().split("/")[:-1]} & {*GOOD}]
+    if others and len(others) < len(paths):
+        named = others[0].rpartition("/")[0] or others[0]
         raise InputError(
-            f"{str(folder)!r} holds good images beside {min(others)!r}: give the folder of the "
-            "good ones alone."
+            f"{str(folder)!r} holds good images beside {named!r}: give the folder of the good ones "
+            "alone, or one category of a data set."
         )
     return paths
 

@@ -129,10 +129,13 @@ class AttentDifferNet(nn.Module):
             fpr: share of normal images that may lie above the threshold.
 
         Raises:
-            InputError: nothing there, an image cannot be read, or training diverged.
+            InputError: nothing there, an image cannot be read, training diverged, or the model is
+                fitted: its weights know images that would now be held out.
         """
         began = time.perf_counter()
         check_shares(holdout, fpr)
+        if self.fitted:
+            raise InputError("this model is fitted already: make a new one, and fit that.")
         pixels = self._read(images, good_only=True)
         held = hold_out(len(pixels), holdout, self.settings.seed)
         for epoch in self.train_epochs(pixels.part(~held)):

@@ -76,7 +76,10 @@ def check_room(folder: Path, size: int) -> None:
         InputError: the place cannot be written, or is too small.
     """
     with writing(folder):
-        where = next(place for place in (folder, *folder.absolute().parents) if place.is_dir())
+        places = (folder, *folder.absolute().parents)
+        where = next(place for place in places if os.path.lexists(place))
+        if not where.is_dir():  # a file, or a link to what is gone
+            raise NotADirectoryError(errno.ENOTDIR, f"{str(where)!r} is no folder")
         Path(tempfile.mkdtemp(dir=where, prefix=f".{folder.name}-")).rmdir()
         if shutil.disk_usage(where).free < size:
             raise OSError(errno.ENOSPC, f"a model takes {size / 1e6:.0f} MB, more than is free")

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from adnlib.errors import InputError
 from adnlib.settings import check_names
 
 
@@ -20,21 +21,34 @@ def project_path(path: str | Path) -> Path:
 def check_parameters(namespace: Mapping[str, Any], known: Iterable[str]) -> dict[str, Any]:
     """The parameters of a notebook, from its `globals()`.
 
-    Papermill sets any name that it is given; here a name that the notebook does not know is
-    refused.
+    Papermill sets any name that it is given, to what it takes its value for; here a name that the
+    notebook does not know is refused, and a value is of the type that the notebook gave it first.
 
     Raises:
-        InputError: a cell before the one that calls this assigns an unknown name.
+        InputError: a cell before the one that calls this assigns an unknown name, or a value of
+            another type.
     """
-    known = list(known)
     cells = itertools.takewhile(lambda cell: "check_parameters" not in cell, namespace["In"])
-    assigned = [
-        target.id
-        for cell in cells
-        for statement in ast.parse(cell).body
-        if isinstance(statement, ast.Assign)
-        for target in statement.targets
-        if isinstance(target, ast.Name)
-    ]
-    check_names(assigned, known, "parameter")
-    return {name: namespace[name] for name in known}
+    first: dict[str, Any] = {}
+    for cell in cells:
+        for statement in ast.parse(cell).body:
+            if isinstance(statement, ast.Assign):
+                value = ast.literal_eval(statement.value)
+                for target in statement.targets:
+                    first.setdefault(ast.unparse(target), value)
+    known = list(known)
+    check_names(first, known, "parameter")
+    return {name: _typed(name, namespace[name], first[name]) for name in known}
+
+
+def _typed(name: str, value: Any, default: Any) -> Any:
+    wanted = type(default)
+    if wanted is str and type(value) in (int, float):  # a folder may be called 2024
+        return str(value)
+    if wanted is bool and value in ("true", "false"):  # which papermill takes for words
+        return value == "true"
+    if type(value) is not wanted and not (wanted is float and type(value) is int):
+        raise InputError(
+            f"{name} is {value!r}, which is no {wanted.__name__}: give one like {default!r}."
+        )
+    return value

@@ -32,6 +32,8 @@ def finish(parser: argparse.ArgumentParser, function: Callable[[argparse.Namespa
 
 def path(word: str) -> Path:
     """A path as typed, as seen from the working directory."""
+    if not word:
+        raise argparse.ArgumentTypeError("an empty path: give a file or a folder")
     try:
         return Path(word).expanduser()
     except RuntimeError as error:

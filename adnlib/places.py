@@ -119,6 +119,10 @@ def _choose(
 def _check_place(place: Place) -> list[str]:
     if place.data_root == project_path(DEMO_ROOT):
         return []
+    if braced := {name for name in (place.dataset, place.category) if {"{", "}"} & {*name}}:
+        raise InputError(
+            f"Snakemake takes braces for places to fill in: rename the folder {min(braced)!r}."
+        )
     folder = locate(*place)
     samples = read_samples(folder)
     check_for_auroc(samples, f"{str(folder)!r}")

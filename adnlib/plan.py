@@ -11,6 +11,7 @@ import json
 import os
 import shutil
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from adnlib import machine
 from adnlib.cluster import find_profile
 from adnlib.datasets import locate, read_samples
 from adnlib.errors import InputError
-from adnlib.folders import is_done, run_folder
+from adnlib.folders import find_done, is_done, run_folder
 from adnlib.grid import Grid, Options, make_grid
 from adnlib.model_settings import find_device
 from adnlib.parameters import project_path
@@ -31,6 +32,7 @@ _RUN_MEMORY = 2 * 2**30  # libraries, views and activations
 _PARAMETER_MEMORY = 24  # weight, gradient, Adam's two moments, and a half more for passing copies
 _RUN_DISK = 20 * 2**20  # notebook, scores and maps
 _PARAMETER_DISK = 4
+_NOT_IN_TABLES = ("map_views", "weights")  # the hash of weights is, and is known behind a run
 
 
 @dataclass(frozen=True)
@@ -76,17 +78,11 @@ class Cell:
         folder = self._folder(Path(self.settings.results))
         if not is_done(folder):
             return "to do"
-        try:
-            found = json.loads((folder / "params.json").read_text(encoding="utf-8"))["settings"]
-        except (OSError, ValueError, KeyError):
+        found = _settings_found(folder)
+        if found is None:
             return "stale"
-        same = all(
-            found.get(field.name, field.default) == getattr(self.settings, field.name)
-            for field in dataclasses.fields(Settings)
-            if field.name not in MAY_DIFFER
-        )
         kept = found.get("save_model") or not self.settings.save_model
-        return "done" if same and kept else "stale"
+        return "stale" if _difference(self.settings, found) or not kept else "done"
 
     def _folder(self, results: Path) -> Path:
         s = self.settings
@@ -172,6 +168,7 @@ def make_plan(options: Options) -> Plan:
         for cell in [Cell(Settings(**{**variant, **shared, **where}))]
     }
     _check_results(results, list(cells.values()))
+    _check_finished(results, cells, options.force)
     jobs, threads = options.jobs, None
     if not cluster:
         jobs = jobs or default_jobs(list(cells.values()), len(gpus))
@@ -235,6 +232,41 @@ def _check_results(results: Path, cells: list[Cell]) -> None:
             f"{there} has {free / 1e9:.1f} GB free and the runs need about {needed / 1e9:.1f} GB: "
             "make room, or give another folder with --results."
         )
+
+
+def _check_finished(results: Path, cells: Mapping[str, Cell], force: bool) -> None:
+    """That no finished run is overwritten unasked, and that old and new ones fit into one table."""
+    asked = {cell.settings.dataset: cell.settings for cell in cells.values()}
+    for folder in find_done(results):
+        key = str(folder.relative_to(results))
+        if not key.startswith("runs/") or folder.parts[-4] not in asked:
+            continue
+        if key in cells and force:
+            continue
+        found = _settings_found(folder)
+        other = _difference(asked[folder.parts[-4]], found or {})
+        if found and other and (key in cells or other.partition(" ")[0] not in _NOT_IN_TABLES):
+            advice = ", or --force to make it anew" if key in cells else ""
+            raise InputError(
+                f"{folder} holds a finished run with {other}: give another folder with "
+                f"--results{advice}."
+            )
+
+
+def _settings_found(folder: Path) -> dict[str, Any] | None:
+    try:
+        return json.loads((folder / "params.json").read_text(encoding="utf-8"))["settings"]
+    except (OSError, ValueError, KeyError):
+        return None
+
+
+def _difference(asked: Settings, found: Mapping[str, Any]) -> str:
+    """The first setting that may give another result, in words; "" where there is none."""
+    for field in dataclasses.fields(asked):
+        was, now = found.get(field.name, field.default), getattr(asked, field.name)
+        if field.name not in MAY_DIFFER and was != now:
+            return f"{field.name} = {was!r}, not {now!r}"
+    return ""
 
 
 def _parameters(settings: Settings) -> int:

@@ -74,8 +74,18 @@ class FinishedRun:
         return f"FinishedRun({where}: AUROC {100 * self.aurocs['last']:.1f} %, {self.images_seen})"
 
     def scores(self) -> pd.DataFrame:
-        """`scores.csv`: path, label, defect, mask ("" without one), score_<one of `aurocs`>."""
-        return _read_scores(self.folder / "scores.csv")
+        """`scores.csv`: path, label, defect, mask ("" without one), score_<one of `aurocs`>.
+
+        Raises:
+            OSError, ValueError: it is gone, or not as the run wrote it.
+        """
+        scores = _read_scores(self.folder / "scores.csv")
+        columns = [f"score_{which}" for which in self.aurocs]
+        if lacking := {"path", "label", "defect", "mask", *columns} - {*scores}:
+            raise ValueError(f"scores.csv lacks {min(lacking)}")
+        if len(scores) != self.test_images:
+            raise ValueError(f"scores.csv has {len(scores)} rows for {self.test_images} images")
+        return scores.astype(dict.fromkeys(columns, float))
 
     def held_out(self) -> pd.DataFrame | None:
         """`holdout.csv`: the same columns for the held-out good images; None where it is not."""

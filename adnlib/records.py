@@ -42,7 +42,9 @@ def read_runs(results: str | Path, dataset: str | None = None) -> list[FinishedR
     root = Path(results) / "runs"
     found: list[FinishedRun] = []
     left_out: list[str] = []
-    for folder in sorted(root.glob(f"{dataset or '*'}/*/*/seed*")):
+    for folder in sorted(root.glob("*/*/*/seed*")):
+        if dataset not in (None, folder.parts[-4]):
+            continue
         try:
             found.append(read_run(folder))
         except InputError as error:
@@ -64,7 +66,15 @@ def read_runs(results: str | Path, dataset: str | None = None) -> list[FinishedR
 def asked_cells(results: str | Path) -> dict[str, dict[str, Any]]:
     """The runs that the last `./run_all.sh` asked for, by run folder; none without a plan."""
     plan = Path(results) / "plan.json"
-    return json.loads(plan.read_text(encoding="utf-8"))["cells"] if plan.is_file() else {}
+    if not plan.is_file():
+        return {}
+    try:
+        return json.loads(plan.read_text(encoding="utf-8"))["cells"]
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(
+            f"{plan} is damaged ({type(error).__name__}: {error}): delete it, or call ./run_all.sh "
+            "again, which writes it."
+        ) from None
 
 
 def asked_seeds(results: str | Path) -> dict[str, int]:

@@ -25,6 +25,7 @@ from adnlib.comparison import (
     published_numbers,
 )
 from adnlib.demo import DEMO_SETS
+from adnlib.errors import writing
 from adnlib.record import FinishedRun
 from adnlib.records import asked_seeds, read_runs, sorted_variants
 from adnlib.runs import AVERAGED
@@ -62,16 +63,19 @@ def write_tables(results: str | Path) -> list[Path]:
     table = auroc_table(found, asked_seeds(results))
     sheets = auroc_sheets(found, table)
     folder = Path(results) / "tables"
-    folder.mkdir(parents=True, exist_ok=True)
-    table.to_csv(folder / "auroc.csv", index=False, float_format="%.4f")
-    parts = ["# Image-level AUROC\n", *(tables.markdown(sheet) for sheet in sheets.values())]
-    (folder / "auroc.md").write_text("\n".join(parts), encoding="utf-8")
-    parts = [
-        tables.latex(sheet, label=f"tab:auroc-{dataset}-{selection}")
-        for (dataset, selection), sheet in sheets.items()
+    plain = ["# Image-level AUROC\n", *map(tables.markdown, sheets.values())]
+    latex = [
+        "% needs \\usepackage{booktabs} and \\usepackage{graphicx}",
+        *(
+            tables.latex(sheet, label=f"tab:auroc-{dataset}-{selection}")
+            for (dataset, selection), sheet in sheets.items()
+        ),
     ]
-    text = "% needs \\usepackage{booktabs} and \\usepackage{graphicx}\n" + "\n".join(parts)
-    (folder / "auroc.tex").write_text(text, encoding="utf-8")
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        table.to_csv(folder / "auroc.csv", index=False, float_format="%.4f")
+        (folder / "auroc.md").write_text("\n".join(plain), encoding="utf-8")
+        (folder / "auroc.tex").write_text("\n".join(latex), encoding="utf-8")
     return [folder / f"auroc.{ending}" for ending in ("csv", "md", "tex")]
 
 

@@ -134,9 +134,10 @@ def _found(word: str, stdin: Iterable[str]) -> Iterator[str]:
     matches = sorted(glob.glob(word, recursive=True), key=natural)  # noqa: PTH207
     if not matches:
         raise InputError(f"there is no {word!r}: give images, folders, globs, or - for a list.")
-    return itertools.chain.from_iterable(
+    found = itertools.chain.from_iterable(
         _images_below(match) if Path(match).is_dir() else [match] for match in matches
     )
+    return iter(dict.fromkeys(found))  # `**` gives a folder and what lies in it
 
 
 def _images_below(folder: str) -> Iterator[str]:

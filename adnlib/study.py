@@ -15,7 +15,7 @@ import pandas as pd
 
 from adnlib import tables
 from adnlib.comparison import MEAN
-from adnlib.errors import InputError
+from adnlib.errors import InputError, writing
 from adnlib.evaluation import Array, mean_and_std, measures
 from adnlib.record import FinishedRun
 from adnlib.records import read_runs, readable
@@ -70,12 +70,13 @@ def write_study(results: str | Path) -> list[Path]:
         "choice": choice_table(scored),
     }
     folder = Path(results) / "tables"
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, table in made.items():
-        table.to_csv(folder / f"{name}.csv", index=False, float_format="%.4f")
     sheets = study_sheets(found, made["statistics"], made["paired"], made["choice"])
     text = ["# How sure the numbers are\n", *map(tables.markdown, sheets)]
-    (folder / "statistics.md").write_text("\n".join(text), encoding="utf-8")
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, table in made.items():
+            table.to_csv(folder / f"{name}.csv", index=False, float_format="%.4f")
+        (folder / "statistics.md").write_text("\n".join(text), encoding="utf-8")
     return [*(folder / f"{name}.csv" for name in made), folder / "statistics.md"]
 
 

@@ -153,6 +153,9 @@ def test_a_model_is_replaced_only_where_asked(call, data, model, tmp_path):
         (["{part}", "--out", "/proc/model"], "cannot write '/proc/model'"),
         (["{part}", "--out", "{part}"], "holds other things"),
         (["{part}", "--out", "{part}/train/good/0.png"], "is a file: give a new folder"),
+        (["{part}", "--out", "{part}/train/good/0.png/m"], "train/good/0.png' is no folder"),
+        (["{part}", "--out", "/proc/self/fd/99/m"], "cannot write '/proc/self/fd/99/m'"),
+        ([""], "an empty path"),
         (["{part}", "--hold-out", "1"], "did you mean --holdout?"),
         (["x" * 300], "File name too long"),
         (["~nobody_at_all/x"], "home directory"),
@@ -259,6 +262,11 @@ def test_words_stand_for_files_folders_globs_and_standard_input(call, data, mode
     assert [Path(row["path"]).stem for row in read_rows(out)] == ["1", "2", "5", "6", "0"]
     _, out, _ = call("score", model, data / "part" / "**" / "2.png")
     assert len(read_rows(out)) == 2
+
+
+def test_a_glob_of_folders_and_files_gives_each_image_once(call, data, model):
+    pattern = data / "part" / "train" / "**"
+    assert len(read_rows(call("score", model, pattern)[1])) == len([*pattern.parent.rglob("*.png")])
 
 
 def test_json_lines_go_into_a_file(call, data, model, tmp_path):

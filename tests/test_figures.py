@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 import torch
 from matplotlib.figure import Figure
-from synthetic import make_grid, make_pictures, make_run
+from synthetic import make_grid, make_pictures, make_run, set_metrics
 
 from adnlib import figures, heatmaps
 from adnlib.attention import ATTENTION
@@ -94,8 +94,10 @@ def test_roc_legend_gives_mean_and_std_of_the_last_epoch(
     folders = [make_run(tmp_path, seed=seed) for seed in range(2)]
     for folder, good in zip(folders, ([0.0, 1.0], [0.0, 3.0]), strict=True):
         scores = pd.DataFrame({"label": [0, 0, 1, 1], "score_last": [*good, 2.0, 2.0]})
-        scores = scores.assign(path="a.png", defect="good", mask="", score_selected=0.0)
+        others = {"score_selected": 0.0, "score_best_on_test": 0.0, "score_averaged": 0.0}
+        scores = scores.assign(path="a.png", defect="good", mask="", **others)
         scores.to_csv(folder / "scores.csv", index=False)
+        set_metrics(folder, test_images=4)
     figures.draw_roc(tmp_path, "mvtec_ad")
     (axes,) = drawn[0].axes
     assert axes.get_legend().get_texts()[0].get_text() == "75.0 ± 35.4"

@@ -177,8 +177,10 @@ def test_the_command_of_options_gives_them_again(tmp_path):
         *("--data-root", str(tmp_path), "--device", "cpu", "--set", "epochs=3"),
     ]
     assert Options(cluster="slurm").command()[-2:] == ["--cluster", "slurm"]
+    assert Options(force=True).command()[-1] == "--force"
     fields = {field.name for field in dataclasses.fields(Options)}
     chosen = {"datasets", "categories", "attention", "seeds"}
     assert fields - chosen - {"jobs"} == {
-        *("profile", "data_root", "results", "settings", "device", "on_bad_image", "cluster")
+        *("profile", "data_root", "results", "settings", "device", "on_bad_image", "cluster"),
+        "force",
     }, "a new option belongs into command(), or among those that choose runs"

@@ -1,3 +1,5 @@
+import copy
+import pickle
 import shutil
 
 import numpy as np
@@ -101,7 +103,7 @@ def test_fit_holds_out_what_the_threshold_is_made_from(images):
     assert np.isfinite([model.fitted.train_loss, model.fitted.holdout_loss]).all()
     maps = [model.explain(image) for image in held]
     assert max(heat.max().item() for heat in maps) <= model.heat_scale
-    assert model.fit(many, holdout=0).threshold is None
+    assert AttentDifferNet(**TINY).fit(many, holdout=0).threshold is None
 
 
 def test_calibrate_counts_and_moves_the_threshold_only_where_asked(images):
@@ -134,6 +136,28 @@ def test_good_images_beside_others_are_not_trained_on(folder):
     with pytest.raises(InputError, match="holds good images beside"):
         AttentDifferNet(**TINY).fit(folder)
     assert AttentDifferNet(**TINY).fit(folder / "good", holdout=0).fitted.images == 1
+
+
+def test_a_data_set_is_no_folder_of_good_images(folder):
+    for place in ("part/train/good", "part/test/good", "part/test/dent", "part/ground_truth/dent"):
+        (folder / "sets" / place).mkdir(parents=True)
+        shutil.copy(folder / "0.png", folder / "sets" / place)
+    with pytest.raises(InputError, match="good images beside 'part/ground_truth/dent'"):
+        good_files(folder / "sets")
+    assert good_files(folder / "sets" / "part") == ["train/good/0.png"]
+
+
+def test_a_fitted_model_is_not_fitted_again(images):
+    model = AttentDifferNet(**TINY).fit(images, holdout=0)
+    with pytest.raises(InputError, match="fitted already: make a new one"):
+        model.fit(images, holdout=0.4)
+
+
+def test_a_model_is_copied_and_pickled(images):
+    model = AttentDifferNet(attention="se", **TINY)
+    scores = model.score(images)
+    for again in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+        assert torch.equal(again.score(images), scores)
 
 
 def test_folders_of_good_images_beside_each_other_are_all_taken(folder):

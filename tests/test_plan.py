@@ -147,6 +147,23 @@ def test_a_run_is_done_until_a_setting_that_counts_is_changed(options):
     assert cell.state == "stale"
 
 
+def test_finished_runs_of_other_settings_are_not_overwritten_unasked(options):
+    chosen = dataclasses.replace(options, datasets=("my_set",), seeds=(0, 1))
+    first, *others = make_plan(chosen).cells
+    finish(first, epochs=5)
+    with pytest.raises(InputError, match=r"seed0 holds a finished run with epochs = 5.* --force"):
+        make_plan(chosen)
+    assert make_plan(dataclasses.replace(chosen, force=True)).cells[0].state == "stale"
+    finish(first)
+    finish(others[-1], epochs=5)
+    beside = dataclasses.replace(chosen, seeds=(0,), force=True)
+    with pytest.raises(InputError, match=r"seed1 holds a finished run with epochs = 5") as error:
+        make_plan(beside)
+    assert "--force" not in str(error.value)
+    finish(others[-1], map_views=0, save_model=True, weights="elsewhere.pth")
+    make_plan(beside)
+
+
 def test_the_record_is_what_the_workflow_reads(options):
     made = make_plan(dataclasses.replace(options, datasets=("my_set",), seeds=(0,), jobs=3))
     finish(made.cells[0])

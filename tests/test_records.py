@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from synthetic import make_grid, make_run, set_metrics
 
 from adnlib.errors import InputError
 from adnlib.folders import find_done
-from adnlib.record import read_run
-from adnlib.records import read_runs, read_tidy
+from adnlib.record import FinishedRun, read_run
+from adnlib.records import asked_seeds, read_runs, read_tidy, readable
 from adnlib.variants import variant_order, variant_title
 
 
@@ -94,6 +95,40 @@ def test_finished_runs_are_found_from_three_heights(tmp_path: Path) -> None:
     assert find_done(tmp_path / "one") == folders[:2]
     assert find_done(folders[1]) == [folders[1]]
     assert find_done(tmp_path / "nowhere") == []
+
+
+def test_a_data_sets_name_is_no_pattern(tmp_path: Path) -> None:
+    make_run(tmp_path, "v[2]")
+    make_run(tmp_path, "mtd", "magnetic_tile")
+    [found] = read_runs(tmp_path, "v[2]")
+    assert found.dataset == "v[2]"
+    for pattern in ("*", ""):
+        with pytest.raises(InputError, match="No finished run"):
+            read_runs(tmp_path, pattern)
+
+
+@pytest.mark.parametrize("content", ["{", "{}", ""])
+def test_a_damaged_plan_is_named(tmp_path: Path, content: str) -> None:
+    (tmp_path / "plan.json").write_text(content)
+    with pytest.raises(InputError, match=r"plan\.json is damaged .* delete it"):
+        asked_seeds(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda table: table.drop(columns="label"), "lacks label"),
+        (lambda table: table[:-1], "rows for"),
+        (lambda table: table.assign(score_last="x"), "could not convert"),
+    ],
+)
+def test_scores_that_are_not_as_the_run_wrote_them_are_left_out(tmp_path, change, said) -> None:
+    make_run(tmp_path, seed=0)
+    file = make_run(tmp_path, seed=1) / "scores.csv"
+    change(pd.read_csv(file)).to_csv(file, index=False)
+    with pytest.warns(UserWarning, match=rf"seed1 is damaged .*{said}"):
+        [(run, _)] = readable(read_runs(tmp_path), FinishedRun.scores)
+    assert run.seed == 0
 
 
 def test_a_folder_without_finished_runs_is_an_input_error(tmp_path: Path) -> None:

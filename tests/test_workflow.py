@@ -207,12 +207,21 @@ def test_grad_cam_is_not_asked_of_runs_without_maps(fresh: Path) -> None:
 
 
 def test_what_is_new_or_changed_is_run_and_nothing_else(project: Path) -> None:
-    code, output = call(project, "--attention", "se", "--seeds", "0", "1", "--set", "epochs=5")
-    assert calls(project) == ["se 0 5", "se 1 5"], output
-    assert "[2/2] my_set/cup se seed " in output
-    assert [line.split()[1] for line in table(project)] == ["0.502", "0.505", "0.605"]
-    assert code == 1
-    assert "No table: The runs of my_set differ in epochs" in output
+    code, output = call(project, "--attention", "se", "--seeds", "0", "1")
+    assert (code, calls(project)) == (0, ["se 1 2"]), output
+    assert "[2/2] my_set/cup se seed 1" in output
+
+    before = {path: path.read_bytes() for path in (project / "results").rglob("metrics.json")}
+    code, output = call(project, "--seeds", "0", "1", "--set", "epochs=5")
+    assert (code, calls(project)) == (2, []), output
+    assert "holds a finished run with epochs = 2, not 5: give another folder" in output
+    code, output = call(project, "--attention", "se", "--set", "epochs=5", "--force")
+    assert (code, calls(project)) == (2, []), output  # DifferNet's run would not fit beside it
+    assert {path: path.read_bytes() for path in before} == before
+
+    code, output = call(project, "--seeds", "0", "1", "--set", "epochs=5", "--force")
+    assert code == 0, output
+    assert sorted(calls(project)) == ["none 0 5", "none 1 5", "se 0 5", "se 1 5"]
 
 
 def test_killed_then_failing_then_whole(fresh: Path) -> None:
