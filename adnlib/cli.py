@@ -77,8 +77,8 @@ def _run_all(options: argparse.Namespace) -> int:
             profile=options.profile,
             data_root=options.data_root,
             results=options.results,
-            datasets=_words(options.dataset),
-            categories=_words(options.category),
+            datasets=tuple(dict.fromkeys(options.dataset)),  # folders, with blanks in their names
+            categories=tuple(dict.fromkeys(options.category)),
             attention=_words(options.attention),
             seeds=tuple(map(_seed, _words(options.seeds))),
             settings=dict(map(assignment, options.set)),

@@ -29,6 +29,7 @@ def run_all(tmp_path, monkeypatch, capsys):
     [
         (["--profile", "dmo"], "no profile 'dmo': did you mean 'demo'?"),
         (["--dataset", "demo_part"], "no data set 'demo_part': did you mean 'demo_parts'?"),
+        (["--dataset", "my set"], "no data set 'my_set'"),
         (["--category", "brackets"], "no category 'brackets': did you mean 'bracket'?"),
         (["--attention", "sse"], "attention is 'sse'"),
         (["--seeds", "one"], "--seeds got 'one'"),
