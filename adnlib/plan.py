@@ -25,14 +25,13 @@ from adnlib.grid import Grid, Options, make_grid
 from adnlib.model_settings import find_device
 from adnlib.parameters import project_path
 from adnlib.places import Place, find_places
-from adnlib.record import MAY_DIFFER
+from adnlib.record import MAY_DIFFER, NOT_IN_TABLES
 from adnlib.run_settings import Settings
 
 _RUN_MEMORY = 2 * 2**30  # libraries, views and activations
 _PARAMETER_MEMORY = 24  # weight, gradient, Adam's two moments, and a half more for passing copies
 _RUN_DISK = 20 * 2**20  # notebook, scores and maps
 _PARAMETER_DISK = 4
-_NOT_IN_TABLES = ("map_views", "weights")  # the hash of weights is, and is known behind a run
 
 
 @dataclass(frozen=True)
@@ -82,7 +81,7 @@ class Cell:
         if found is None:
             return "stale"
         kept = found.get("save_model") or not self.settings.save_model
-        return "stale" if _difference(self.settings, found) or not kept else "done"
+        return "done" if kept and not _difference(self.settings, found, MAY_DIFFER) else "stale"
 
     def _folder(self, results: Path) -> Path:
         s = self.settings
@@ -243,9 +242,8 @@ def _check_finished(results: Path, cells: Mapping[str, Cell], force: bool) -> No
             continue
         if key in cells and force:
             continue
-        found = _settings_found(folder)
-        other = _difference(asked[folder.parts[-4]], found or {})
-        if found and other and (key in cells or other.partition(" ")[0] not in _NOT_IN_TABLES):
+        found, apart = _settings_found(folder), MAY_DIFFER if key in cells else NOT_IN_TABLES
+        if found and (other := _difference(asked[folder.parts[-4]], found, apart)):
             advice = ", or --force to make it anew" if key in cells else ""
             raise InputError(
                 f"{folder} holds a finished run with {other}: give another folder with "
@@ -260,11 +258,11 @@ def _settings_found(folder: Path) -> dict[str, Any] | None:
         return None
 
 
-def _difference(asked: Settings, found: Mapping[str, Any]) -> str:
-    """The first setting that may give another result, in words; "" where there is none."""
+def _difference(asked: Settings, found: Mapping[str, Any], apart: frozenset[str]) -> str:
+    """The first other setting, in words, not counting those apart; "" where there is none."""
     for field in dataclasses.fields(asked):
         was, now = found.get(field.name, field.default), getattr(asked, field.name)
-        if field.name not in MAY_DIFFER and was != now:
+        if field.name not in apart and was != now:
             return f"{field.name} = {was!r}, not {now!r}"
     return ""
 

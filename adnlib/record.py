@@ -25,6 +25,8 @@ MAY_DIFFER = frozenset(
     {"dataset", "category", "attention", "attention_training", "standardize", "seed"}
     | {"data_root", "results", "device", "memory_budget", "save_model", "on_bad_image"}
 )
+# In these, too, before tables compare the hash of the weights, and figures the views of the maps.
+NOT_IN_TABLES = MAY_DIFFER | {"weights", "map_views"}
 DEFAULTS = {field.name: field.default for field in dataclasses.fields(Settings)}
 _METHOD = {"backbone", "precision", "view_bank"}
 _METHOD |= {name for name in DEFAULTS if name.startswith("attention_")}

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 import pandas as pd
 
 from adnlib.errors import InputError
-from adnlib.record import DEFAULTS, MAY_DIFFER, FinishedRun, damaged, read_run
+from adnlib.record import DEFAULTS, NOT_IN_TABLES, FinishedRun, damaged, read_run
 from adnlib.variants import variant_order
 
 _T = TypeVar("_T")
@@ -103,8 +103,7 @@ def check_settings(found: list[FinishedRun]) -> None:
     """
     for dataset in sorted({run.dataset for run in found}):
         group = [run for run in found if run.dataset == dataset]
-        apart = MAY_DIFFER | {"weights", "map_views"}
-        names = {name for run in group for name in run.settings} - apart
+        names = {name for run in group for name in run.settings} - NOT_IN_TABLES
         for name in sorted(names):
             unset = DEFAULTS.get(name, "unset")  # the run is older than the setting
             check_same(dataset, name, {r.folder: str(r.settings.get(name, unset)) for r in group})

@@ -256,7 +256,10 @@ def _clear(folder: Path) -> None:
 def _check_same_settings(folder: Path, settings: Settings) -> None:
     if not is_done(folder):
         return
-    settings_found = json.loads((folder / "params.json").read_text())["settings"]
+    try:
+        settings_found = json.loads((folder / "params.json").read_text())["settings"]
+    except (OSError, ValueError, KeyError):
+        raise InputError(f"{folder} holds a damaged run: delete it.") from None
     for field in dataclasses.fields(settings):
         name, asked = field.name, getattr(settings, field.name)
         found = settings_found.get(name, field.default)  # the run may be older than the setting

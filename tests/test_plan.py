@@ -155,7 +155,7 @@ def test_finished_runs_of_other_settings_are_not_overwritten_unasked(options):
         make_plan(chosen)
     assert make_plan(dataclasses.replace(chosen, force=True)).cells[0].state == "stale"
     finish(first)
-    finish(others[-1], epochs=5)
+    finish(others[-1], weights="random", epochs=5)
     beside = dataclasses.replace(chosen, seeds=(0,), force=True)
     with pytest.raises(InputError, match=r"seed1 holds a finished run with epochs = 5") as error:
         make_plan(beside)

@@ -166,6 +166,13 @@ def test_a_run_that_is_not_finished_is_not_done(settings):
     assert not runs.is_done(run.folder)
 
 
+def test_a_finished_run_that_is_damaged_is_named(settings):
+    run, _ = whole_run(settings)
+    (run.folder / "params.json").write_text("{")
+    with pytest.raises(InputError, match="seed0 holds a damaged run: delete it"):
+        runs.Run(settings)
+
+
 def test_a_finished_run_is_remade_but_never_with_other_settings(settings):
     run, _ = whole_run(settings)
     again = runs.Run(settings)
