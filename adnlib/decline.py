@@ -47,8 +47,9 @@ def write_sheets(results: str | Path, dataset: str) -> Path:
     Raises:
         InputError: nothing was measured, or no category and seed with every variant.
     """
-    measured = {measure: _measured(results, dataset, measure) for measure in MEASURES}
-    sheets = [_sheet(*runs, measure) for measure, runs in measured.items() if runs[0]]
+    measured = _measured(results, dataset)
+    of_measures = {measure: _with_all(*measured, measure) for measure in MEASURES}
+    sheets = [_sheet(*runs, measure) for measure, runs in of_measures.items() if runs[0]]
     path = Path(results) / "tables" / f"robustness_{dataset}.md"
     with writing(path.parent):
         text = ["# Under corruptions\n", *map(tables.markdown, sheets)]
@@ -70,7 +71,7 @@ def draw_decline(results: str | Path, dataset: str, measure: str = "auroc") -> l
     Raises:
         InputError: nothing was measured, or no category and seed with every variant.
     """
-    found, table = _measured(results, dataset, measure)
+    found, table = _with_all(*_measured(results, dataset), measure)
     if not found:
         return []
     name = f"robustness_{dataset}" + (f"_{measure}" if measure != "auroc" else "")
@@ -78,28 +79,28 @@ def draw_decline(results: str | Path, dataset: str, measure: str = "auroc") -> l
         return save(_figure(found, table, measure), Path(results) / "figures" / name)
 
 
-def _measured(
-    results: str | Path, dataset: str, measure: str
-) -> tuple[list[FinishedRun], pd.DataFrame]:
-    """The runs of the categories and seeds for which every variant has the measure, and its rows.
-
-    There may be none, but of AUROC.
-    """
+def _measured(results: str | Path, dataset: str) -> tuple[list[FinishedRun], pd.DataFrame]:
     path = Path(results) / "tables" / f"robustness_{dataset}.csv"
     if not path.is_file():
         raise InputError(f"{path} is not there: measure first, as the notebook 09_robustness does.")
     table = read_tidy(path)
-    variants = table["variant"].unique()
-    table = table[table[measure].notna()]
-    by_cell = table.groupby(["category", "seed"])["variant"]
-    table = table[by_cell.transform("nunique") == len(variants)]
-    if table.empty and measure == "auroc":
+    found = read_runs(results, dataset)
+    if _with_all(found, table, "auroc")[1].empty:
         raise InputError(
             f"No category and seed of {dataset} was measured with all of "
-            f"{', '.join(variants)}: keep models of the same seeds."
+            f"{', '.join(table['variant'].unique())}: keep models of the same seeds."
         )
+    return found, table
+
+
+def _with_all(
+    found: Sequence[FinishedRun], table: pd.DataFrame, measure: str
+) -> tuple[list[FinishedRun], pd.DataFrame]:
+    """Those of the categories and seeds for which every variant has the measure."""
+    told = table[table[measure].notna()]
+    variants = told.groupby(["category", "seed"])["variant"].transform("nunique")
+    table = told[variants == table["variant"].nunique()]
     cells = set(table[["category", "variant", "seed"]].itertuples(index=False, name=None))
-    found = read_runs(results, dataset)
     return [run for run in found if (run.category, run.variant, run.seed) in cells], table
 
 

@@ -41,6 +41,14 @@ def find_done(place: Path) -> list[Path]:
     return sorted(filter(is_done, found), key=lambda f: (f.parent, len(f.name), f.name))
 
 
+def kept_settings(folder: Path) -> dict[str, Any] | None:
+    """The settings that `params.json` has; None where it is damaged."""
+    try:
+        return json.loads((folder / "params.json").read_text(encoding="utf-8"))["settings"]
+    except (OSError, ValueError, KeyError):
+        return None
+
+
 def take(folder: Path) -> Any:
     """A lock on the folder which the system frees when this process ends, however it ends."""
     lock = (folder / ".lock").open("w")

@@ -8,8 +8,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from adnlib.errors import InputError
-from adnlib.settings import check_names
+from adnlib.settings import check_names, check_type
 
 
 def project_path(path: str | Path) -> Path:
@@ -29,26 +28,25 @@ def check_parameters(namespace: Mapping[str, Any], known: Iterable[str]) -> dict
             another type.
     """
     cells = itertools.takewhile(lambda cell: "check_parameters" not in cell, namespace["In"])
-    first: dict[str, Any] = {}
+    first: dict[str, ast.expr] = {}
     for cell in cells:
         for statement in ast.parse(cell).body:
             if isinstance(statement, ast.Assign):
-                value = ast.literal_eval(statement.value)
                 for target in statement.targets:
-                    first.setdefault(ast.unparse(target), value)
+                    first.setdefault(ast.unparse(target), statement.value)
     known = list(known)
     check_names(first, known, "parameter")
     return {name: _typed(name, namespace[name], first[name]) for name in known}
 
 
-def _typed(name: str, value: Any, default: Any) -> Any:
-    wanted = type(default)
-    if wanted is str and type(value) in (int, float):  # a folder may be called 2024
+def _typed(name: str, value: Any, first: ast.expr) -> Any:
+    try:
+        default = ast.literal_eval(first)
+    except ValueError:  # computed, by who changed the notebook
+        return value
+    if type(default) is str and type(value) in (int, float):  # a folder may be called 2024
         return str(value)
-    if wanted is bool and value in ("true", "false"):  # which papermill takes for words
+    if type(default) is bool and value in ("true", "false"):  # which papermill takes for words
         return value == "true"
-    if type(value) is not wanted and not (wanted is float and type(value) is int):
-        raise InputError(
-            f"{name} is {value!r}, which is no {wanted.__name__}: give one like {default!r}."
-        )
+    check_type(name, value, default)
     return value

@@ -7,7 +7,6 @@ nothing.
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 import shutil
 import time
@@ -20,7 +19,7 @@ from adnlib import machine
 from adnlib.cluster import find_profile
 from adnlib.datasets import locate, read_samples
 from adnlib.errors import InputError
-from adnlib.folders import find_done, is_done, run_folder
+from adnlib.folders import find_done, is_done, kept_settings, run_folder
 from adnlib.grid import Grid, Options, make_grid
 from adnlib.model_settings import find_device
 from adnlib.parameters import project_path
@@ -77,11 +76,11 @@ class Cell:
         folder = self._folder(Path(self.settings.results))
         if not is_done(folder):
             return "to do"
-        found = _settings_found(folder)
+        found = kept_settings(folder)
         if found is None:
             return "stale"
         kept = found.get("save_model") or not self.settings.save_model
-        return "done" if kept and not _difference(self.settings, found, MAY_DIFFER) else "stale"
+        return "done" if kept and not self.settings.difference(found, MAY_DIFFER) else "stale"
 
     def _folder(self, results: Path) -> Path:
         s = self.settings
@@ -242,29 +241,13 @@ def _check_finished(results: Path, cells: Mapping[str, Cell], force: bool) -> No
             continue
         if key in cells and force:
             continue
-        found, apart = _settings_found(folder), MAY_DIFFER if key in cells else NOT_IN_TABLES
-        if found and (other := _difference(asked[folder.parts[-4]], found, apart)):
+        found, apart = kept_settings(folder), MAY_DIFFER if key in cells else NOT_IN_TABLES
+        if found and (other := asked[folder.parts[-4]].difference(found, apart)):
             advice = ", or --force to make it anew" if key in cells else ""
             raise InputError(
                 f"{folder} holds a finished run with {other}: give another folder with "
                 f"--results{advice}."
             )
-
-
-def _settings_found(folder: Path) -> dict[str, Any] | None:
-    try:
-        return json.loads((folder / "params.json").read_text(encoding="utf-8"))["settings"]
-    except (OSError, ValueError, KeyError):
-        return None
-
-
-def _difference(asked: Settings, found: Mapping[str, Any], apart: frozenset[str]) -> str:
-    """The first other setting, in words, not counting those apart; "" where there is none."""
-    for field in dataclasses.fields(asked):
-        was, now = found.get(field.name, field.default), getattr(asked, field.name)
-        if field.name not in apart and was != now:
-            return f"{field.name} = {was!r}, not {now!r}"
-    return ""
 
 
 def _parameters(settings: Settings) -> int:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from adnlib.attention import ATTENTION
 from adnlib.errors import InputError
@@ -48,6 +51,17 @@ class Settings(ModelSettings):
                 f"map_views is {self.map_views}: give a number from 0 to test_views "
                 f"({self.test_views})."
             )
+
+    def difference(self, found: Mapping[str, Any], apart: Collection[str]) -> str:
+        """The first setting that a run had otherwise, in words; "" where none but those apart is.
+
+        A setting that the run is older than had its default.
+        """
+        for field in dataclasses.fields(self):
+            was, now = found.get(field.name, field.default), getattr(self, field.name)
+            if field.name not in apart and was != now:
+                return f"{field.name} = {was!r}, not {now!r}"
+        return ""
 
     @property
     def variant(self) -> str:

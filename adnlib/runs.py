@@ -7,7 +7,6 @@ written last and atomically: its presence means that the run is done.
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 import time
 import warnings
@@ -24,7 +23,7 @@ from adnlib import datasets
 from adnlib.errors import InputError, writing
 from adnlib.evaluation import roc
 from adnlib.explain import saliency
-from adnlib.folders import DONE, is_done, run_folder, take, write_json
+from adnlib.folders import DONE, is_done, kept_settings, run_folder, take, write_json
 from adnlib.images import load_images
 from adnlib.model import AttentDifferNet
 from adnlib.model_files import JSON_NAME, TENSORS_NAME
@@ -256,15 +255,11 @@ def _clear(folder: Path) -> None:
 def _check_same_settings(folder: Path, settings: Settings) -> None:
     if not is_done(folder):
         return
-    try:
-        settings_found = json.loads((folder / "params.json").read_text())["settings"]
-    except (OSError, ValueError, KeyError):
-        raise InputError(f"{folder} holds a damaged run: delete it.") from None
-    for field in dataclasses.fields(settings):
-        name, asked = field.name, getattr(settings, field.name)
-        found = settings_found.get(name, field.default)  # the run may be older than the setting
-        if name != "results" and found != asked:
-            raise InputError(
-                f"{folder} holds a finished run with {name} = {found!r}, not {asked!r}: give "
-                "another results folder, or delete this one."
-            )
+    found = kept_settings(folder)
+    if found is None:
+        raise InputError(f"{folder} holds a damaged run: delete it.")
+    if other := settings.difference(found, apart={"results"}):
+        raise InputError(
+            f"{folder} holds a finished run with {other}: give another results folder, or delete "
+            "this one."
+        )

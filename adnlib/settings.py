@@ -21,19 +21,18 @@ def check_names(given: Iterable[str], known: Iterable[str], what: str = "setting
 
 
 def check_types(settings: Any) -> None:
-    """Raise InputError for the first field of a dataclass that has not its default's type.
-
-    An int may stand for a float.
-    """
+    """Raise InputError for the first field of a dataclass that has not its default's type."""
     for field in dataclasses.fields(settings):
-        value, wanted = getattr(settings, field.name), type(field.default)
-        if wanted is float and type(value) is int:
-            continue
-        if type(value) is not wanted:
-            raise InputError(
-                f"{field.name} is {value!r}, which is no {wanted.__name__}: give one like "
-                f"{field.default!r}."
-            )
+        check_type(field.name, getattr(settings, field.name), field.default)
+
+
+def check_type(name: str, value: Any, default: Any) -> None:
+    """Raise InputError for a value not of its default's type; an int may stand for a float."""
+    wanted = type(default)
+    if type(value) is not wanted and not (wanted is float and type(value) is int):
+        raise InputError(
+            f"{name} is {value!r}, which is no {wanted.__name__}: give one like {default!r}."
+        )
 
 
 def check_positive(settings: Any, *names: str) -> None:

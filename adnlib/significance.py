@@ -126,8 +126,7 @@ def wilcoxon(differences: Sequence[float]) -> Wilcoxon:
     """Test whether paired differences, one a category or a seed, lie about zero.
 
     Pairs without a difference have no rank (Wilcoxon 1945, doi:10.2307/3001968), though they are
-    counted among the pairs. Fewer than six
-    pairs cannot reach p < 0.05 whatever they show.
+    counted among the pairs. Fewer than six pairs cannot reach p < 0.05 whatever they show.
     """
     told = np.asarray(differences, dtype=np.float64)
     told = told[told != 0]

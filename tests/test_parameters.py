@@ -22,6 +22,7 @@ def test_parameters_come_from_the_notebooks_globals():
         ("True", False, False),
         ("0.5", 1, 1),
         ("4", 3, 3),
+        ("2 * 8", 16, 16),
     ],
 )
 def test_a_value_is_of_its_defaults_type_whatever_papermill_took_it_for(default, given, value):
