@@ -68,10 +68,12 @@ class EmbeddingSettings:
     or "bf16". What the fast ones cost in AUROC: benchmarks/README.md."""
 
     def __post_init__(self) -> None:
-        check_choice(self, "attention", ATTENTION)
-        check_choice(self, "backbone", networks.NETWORKS)
-        check_choice(self, "precision", PRECISIONS)
-        check_positive(self, "scales", "attention_reduction", "attention_kernel", "attention_gate")
+        check_choice(vars(self), "attention", ATTENTION)
+        check_choice(vars(self), "backbone", networks.NETWORKS)
+        check_choice(vars(self), "precision", PRECISIONS)
+        check_positive(
+            vars(self), "scales", "attention_reduction", "attention_kernel", "attention_gate"
+        )
         smallest = networks.layout(self.backbone).smallest * 2 ** (self.scales - 1)
         if self.image_size < smallest:
             raise InputError(

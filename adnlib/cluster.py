@@ -16,10 +16,9 @@ import sys
 import time
 from pathlib import Path
 
-import yaml
-
 from adnlib.errors import InputError
 from adnlib.parameters import project_path
+from adnlib.settings import read_yaml
 
 PROFILES = Path("workflow/profiles")
 PLUGIN = "snakemake_executor_plugin_slurm"
@@ -35,16 +34,12 @@ def find_profile(name: str) -> Path:
     """
     folder = Path(name) if "/" in name else project_path(PROFILES) / name
     file = folder.absolute() / "config.yaml"
-    try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except OSError as error:
+    if not file.is_file():
         raise InputError(
-            f"cannot read the Snakemake profile {file} ({error.strerror}): --cluster takes slurm, "
-            "or the path of a folder such as ./my_cluster."
-        ) from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        reason = " ".join(str(error).split())
-        raise InputError(f"the Snakemake profile {file} is not YAML: {reason}.") from error
+            f"there is no Snakemake profile {file}: --cluster takes slurm, or the path of a folder "
+            "such as ./my_cluster."
+        )
+    content = read_yaml(file, "Snakemake profile")
     if not isinstance(content, dict) or content.get("executor") != "slurm":
         raise InputError(f"the Snakemake profile {file} lacks the line executor: slurm.")
     return file.parent

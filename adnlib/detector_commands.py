@@ -127,6 +127,9 @@ def _score(options: argparse.Namespace) -> int:
                     print(f"\r{counts.total()} images", end="", file=sys.stderr, flush=True)
     except BrokenPipeError:  # as in `adnlib score ... | head`: the reader has enough
         return 0
+    else:
+        if not counts:
+            print("note: the list on standard input names no images", file=sys.stderr)
     finally:
         if counts:
             _tell(counts, time.perf_counter() - began, "\r" if watched else "")

@@ -42,7 +42,7 @@ class FlowSettings:
     so that attention which learns gains nothing by shrinking all of them. Not DifferNet's."""
 
     def __post_init__(self) -> None:
-        check_positive(self, "flow_blocks", "flow_width", "flow_clamp", "flow_bound")
+        check_positive(vars(self), "flow_blocks", "flow_width", "flow_clamp", "flow_bound")
 
 
 class DifferNetCoupling(GLOWCouplingBlock):

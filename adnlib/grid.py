@@ -19,7 +19,7 @@ from adnlib.errors import InputError
 from adnlib.parameters import project_path
 from adnlib.run_settings import Settings
 from adnlib.schema import ALL, check_grid
-from adnlib.settings import check_names
+from adnlib.settings import check_names, read_yaml
 from adnlib.variants import variant_settings
 
 GRIDS = Path("workflow/grids")
@@ -148,15 +148,11 @@ def read_grid(profile: str) -> Grid:
             raise InputError(f"there is no {folder}: run this in a checkout of the repository.")
         check_names([profile], known, "profile")
         path = folder / f"{profile}.yaml"
+    content = read_yaml(path, "grid file")
     try:
-        return _grid(path.stem, yaml.safe_load(path.read_text(encoding="utf-8")))
-    except OSError as error:
-        raise InputError(f"cannot read the grid file {path}: {error.strerror}.") from error
+        return _grid(path.stem, content)
     except InputError as error:
         raise InputError(f"in the grid file {path}: {error}") from error
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        reason = " ".join(str(error).split())
-        raise InputError(f"the grid file {path} is not YAML: {reason}.") from error
 
 
 def _is_file(profile: str) -> bool:

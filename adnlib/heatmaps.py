@@ -30,6 +30,7 @@ from adnlib.records import read_runs
 from adnlib.report import alert, circumstances, dataset_title
 from adnlib.runs import MAPS
 from adnlib.selection import RULE, SCALE_PERCENTILE, Chosen, choose, listed, read_named
+from adnlib.settings import check_from_zero
 from adnlib.variants import variant_order, variant_title
 
 _PIXELS = 256
@@ -73,8 +74,7 @@ def draw_gradcam(
         InputError: when there is no finished run with maps, when runs differ in their settings, or
             when the images are no longer where the runs read them.
     """
-    if anomalous < 0:
-        raise InputError(f"anomalous is {anomalous}: give a number from 0 up.")
+    check_from_zero({"anomalous": anomalous}, "anomalous")
     found = read_runs(results, dataset)
     several = len({run.category for run in found}) > 5
     paths = read_named(named, found) if named else None

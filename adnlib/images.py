@@ -55,7 +55,7 @@ def load_images(
     folder: Path,
     paths: Sequence[str],
     size: int,
-    on_bad_image: str = "stop",
+    on_bad_image: str | None = None,
     workers: int = 0,
     memory_budget: float = 0,
 ) -> tuple[Pixels, list[int]]:
@@ -65,7 +65,8 @@ def load_images(
         folder: what the paths are relative to.
         paths: the files, in the order wanted.
         size: side of the square in pixels.
-        on_bad_image: "stop" at the first image that cannot be read, or "skip" it with a warning.
+        on_bad_image: "stop" at the first image that cannot be read, or "skip" it with a warning;
+            None, where a user has no such choice, stops without naming it.
         workers: threads; 0 for one per processor.
         memory_budget: GB, see `pixels.allocate`.
 
@@ -76,7 +77,7 @@ def load_images(
         InputError: an image cannot be read and is not to be skipped; none can; or they fit neither
             into memory nor on the disk.
     """
-    if on_bad_image not in ON_BAD_IMAGE:
+    if on_bad_image not in (None, *ON_BAD_IMAGE):
         raise InputError(f"on_bad_image is {on_bad_image!r}: choose 'stop' or 'skip'.")
     images = allocate(len(paths), size, memory_budget)
 
@@ -91,6 +92,8 @@ def load_images(
             try:
                 done.result()
             except InputError as error:
+                if on_bad_image is None:
+                    raise
                 if on_bad_image == "stop":
                     advice = f"{str(error).removesuffix('.')}, or set on_bad_image to 'skip'."
                     raise InputError(advice) from None

@@ -28,7 +28,7 @@ def read_images(
     images: Images,
     size: int,
     good_only: bool = False,
-    on_bad_image: str = "stop",
+    on_bad_image: str | None = None,
     memory_budget: float = 0,
 ) -> Pixels:
     """Images of any kind as uint8 (N, 3, size, size).
@@ -37,7 +37,7 @@ def read_images(
         images: of a folder all images below it, sorted by path.
         size: side of the square in pixels; what is no tensor yet is resized to it.
         good_only: of a folder in MVTec AD's layout take train/good alone.
-        on_bad_image: "stop" or "skip" at a file that cannot be read.
+        on_bad_image: see `images.load_images`.
         memory_budget: GB for files' images, see `pixels.allocate`.
 
     Raises:

@@ -54,8 +54,8 @@ def _csv(values: Sequence[object]) -> str:
     text = io.StringIO()
     # Nine digits are all that a score, a float32, has.
     cells = [f"{value:.9g}" if isinstance(value, float) else value for value in values]
-    csv.writer(text, lineterminator="\n").writerow(cells)
-    return text.getvalue()
+    csv.writer(text).writerow(cells)  # whose ending, "\r\n", has it quote either in a cell
+    return f"{text.getvalue()[:-2]}\n"
 
 
 def _write_whole(file: BinaryIO, line: bytes) -> None:

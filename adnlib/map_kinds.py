@@ -73,8 +73,8 @@ class Saliency:
     `model.embedding.network.named_modules()`. The gradient map has none."""
 
     def __post_init__(self) -> None:
-        check_choice(self, "method", METHODS)
-        check_choice(self, "target", TARGETS)
+        check_choice(vars(self), "method", METHODS)
+        check_choice(vars(self), "target", TARGETS)
 
     @property
     def name(self) -> str:

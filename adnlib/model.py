@@ -203,11 +203,16 @@ class AttentDifferNet(nn.Module):
         Args:
             image: a file, PIL image, array or tensor, as for `score`.
             views: how many of the model's test angles are used.
+
+        Raises:
+            InputError: there is no image or more than one, or it cannot be read.
         """
         from adnlib.explain import saliency, upsample  # which stands behind this on the road
 
         pixels = self._read(image)
-        return upsample(saliency(self, pixels[:1], views), self.settings.image_size)[0]
+        if len(pixels) != 1:
+            raise InputError(f"explain got {len(pixels)} images: give one at a time.")
+        return upsample(saliency(self, pixels[:], views), self.settings.image_size)[0]
 
     def test_angles(self, images: int) -> torch.Tensor:
         """The angles (images, test_views) of test views, the same at every call."""

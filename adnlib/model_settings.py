@@ -61,9 +61,9 @@ class ModelSettings(EmbeddingSettings, FlowSettings, TrainingSettings):
         EmbeddingSettings.__post_init__(self)
         FlowSettings.__post_init__(self)
         TrainingSettings.__post_init__(self)
-        check_positive(self, "test_views")
-        check_from_zero(self, "memory_budget")
-        check_choice(self, "test_angles", TEST_ANGLES)
+        check_positive(vars(self), "test_views")
+        check_from_zero(vars(self), "memory_budget")
+        check_choice(vars(self), "test_angles", TEST_ANGLES)
         for name, most in MOST.items():
             if getattr(self, name) > most:
                 raise InputError(f"{name} is {getattr(self, name)}: give at most {most}.")

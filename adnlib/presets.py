@@ -7,12 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from adnlib.errors import InputError
 from adnlib.grid import read_value, typed
 from adnlib.model_settings import ModelSettings
-from adnlib.settings import check_names
+from adnlib.settings import check_names, read_yaml
 
 PRESETS: dict[str, dict[str, Any]] = {
     "quick": {"epochs": 8, "test_views": 16},
@@ -45,22 +43,17 @@ def fit_settings(
 
 
 def _read(path: Path) -> dict[str, Any]:
+    content = read_yaml(path, "settings file")
+    if content is None:
+        return {}
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-        if content is None:
-            return {}
         if not isinstance(content, dict):
             raise InputError(f"it holds a {type(content).__name__}: give name: value lines.")
         check_names(map(str, content), _names())
         settings = typed(content)
         ModelSettings(**settings)
-    except OSError as error:
-        raise InputError(f"cannot read the settings file {path}: {error.strerror}.") from error
     except InputError as error:
         raise InputError(f"in the settings file {path}: {error}") from error
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        reason = " ".join(str(error).split())
-        raise InputError(f"the settings file {path} is not YAML: {reason}.") from error
     return settings
 
 

@@ -62,7 +62,7 @@ class Measurement:
     """As for `ModelSettings`."""
 
     def __post_init__(self) -> None:
-        check_from_zero(self, "views", "images")
+        check_from_zero(vars(self), "views", "images")
         for name in ("corruptions", "severities"):
             if not _words(getattr(self, name)):
                 raise InputError(f"{name} is empty: give some, or 'all'.")

@@ -42,8 +42,8 @@ class Settings(ModelSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_positive(self, "evaluate_every")
-        check_choice(self, "on_bad_image", ON_BAD_IMAGE)
+        check_positive(vars(self), "evaluate_every")
+        check_choice(vars(self), "on_bad_image", ON_BAD_IMAGE)
         if not 0 <= self.holdout < 1:
             raise InputError(f"holdout is {self.holdout}: give a share from 0 to below 1.")
         if not 0 <= self.map_views <= self.test_views:

@@ -1,12 +1,16 @@
-"""What all settings share: names that exist, values of the right type, `name=value` as typed."""
+"""What all settings share: names that exist, values of the right type, `name=value` as typed, and
+files of them."""
 
 from __future__ import annotations
 
 import dataclasses
 import difflib
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
+
+import yaml
 
 from adnlib.errors import InputError
 
@@ -35,26 +39,24 @@ def check_type(name: str, value: Any, default: Any) -> None:
         )
 
 
-def check_positive(settings: Any, *names: str) -> None:
-    """Raise InputError for the first of these fields that is not above 0."""
+def check_positive(values: Mapping[str, Any], *names: str) -> None:
+    """Raise InputError for the first of these values that is not above 0."""
     for name in names:
-        if not 0 < getattr(settings, name) < math.inf:
-            raise InputError(f"{name} is {getattr(settings, name)}: give a number above 0.")
+        if not 0 < values[name] < math.inf:
+            raise InputError(f"{name} is {values[name]}: give a number above 0.")
 
 
-def check_from_zero(settings: Any, *names: str) -> None:
-    """Raise InputError for the first of these fields that is below 0."""
+def check_from_zero(values: Mapping[str, Any], *names: str) -> None:
+    """Raise InputError for the first of these values that is below 0."""
     for name in names:
-        if not 0 <= getattr(settings, name) < math.inf:
-            raise InputError(f"{name} is {getattr(settings, name)}: give a number from 0 up.")
+        if not 0 <= values[name] < math.inf:
+            raise InputError(f"{name} is {values[name]}: give a number from 0 up.")
 
 
-def check_choice(settings: Any, name: str, choices: Iterable[str]) -> None:
-    """Raise InputError if the field is none of the choices."""
-    if getattr(settings, name) not in choices:
-        raise InputError(
-            f"{name} is {getattr(settings, name)!r}: choose one of {', '.join(choices)}."
-        )
+def check_choice(values: Mapping[str, Any], name: str, choices: Iterable[str]) -> None:
+    """Raise InputError if this value is none of the choices."""
+    if values[name] not in choices:
+        raise InputError(f"{name} is {values[name]!r}: choose one of {', '.join(choices)}.")
 
 
 def assignment(text: str) -> tuple[str, str]:
@@ -63,3 +65,21 @@ def assignment(text: str) -> tuple[str, str]:
     if not equals or not name:
         raise InputError(f"{text!r} is no assignment: give name=value, such as --set epochs=48.")
     return name.strip(), value.strip()
+
+
+def read_yaml(path: Path, what: str) -> Any:
+    """What a YAML file holds.
+
+    Args:
+        what: the kind of file, for an error's sentence.
+
+    Raises:
+        InputError: it cannot be read, or is not YAML.
+    """
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"cannot read the {what} {path}: {error.strerror}.") from error
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        reason = " ".join(str(error).split())
+        raise InputError(f"the {what} {path} is not YAML: {reason}.") from error

@@ -63,10 +63,10 @@ class TrainingSettings:
     """Decay a step of a moving average of the flow's weights, which scores then use; 0: none."""
 
     def __post_init__(self) -> None:
-        check_positive(self, "epochs", "batch_images", "train_views", "learning_rate")
-        check_positive(self, "attention_rate")
-        check_from_zero(self, "adam_eps", "weight_decay", "max_angle")
-        check_choice(self, "attention_training", TRAININGS)
+        check_positive(vars(self), "epochs", "batch_images", "train_views", "learning_rate")
+        check_positive(vars(self), "attention_rate")
+        check_from_zero(vars(self), "adam_eps", "weight_decay", "max_angle")
+        check_choice(vars(self), "attention_training", TRAININGS)
         if self.view_bank and self.view_bank < self.train_views:
             raise InputError(
                 f"view_bank is {self.view_bank}: give at least train_views ({self.train_views}), "

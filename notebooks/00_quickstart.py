@@ -54,6 +54,7 @@ from adnlib.evaluation import roc
 from adnlib.explain import saliency
 from adnlib.images import load_images, read_image
 from adnlib.overlays import overlay
+from adnlib.settings import check_names
 
 sns.set_theme(style="whitegrid", palette="colorblind")
 
@@ -63,6 +64,7 @@ sns.set_theme(style="whitegrid", palette="colorblind")
 # A folder as MVTec AD has it: `train/good`, `test/good`, and `test/<defect>`.
 
 # %%
+check_names([dataset], DEMO_SETS, "demo set")
 root = project_path("data/demo")
 make_demo(root)
 folder = root / dataset / DEMO_SETS[dataset]

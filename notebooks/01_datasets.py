@@ -24,7 +24,7 @@
 
 # %% tags=["parameters"]
 data_root = "data/demo"  # a folder of data sets, one data set, or one category
-pictures = 6  # shown of each category
+pictures = 6  # shown of each category, from 1 up
 
 # %%
 from adnlib.parameters import check_parameters, project_path
@@ -39,7 +39,9 @@ from adnlib import datasets
 from adnlib.demo import make_demo
 from adnlib.images import read_image
 from adnlib.masks import check_masks
+from adnlib.settings import check_positive
 
+check_positive(parameters, "pictures")
 root = project_path(data_root)
 if root == project_path("data/demo"):
     make_demo(root)

@@ -52,11 +52,12 @@ def test_a_profile_is_known_by_its_name_or_any_folder(tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (None, r"cannot read .*mine/config.yaml \(No such file or directory\): --cluster takes"),
+        (None, r"there is no Snakemake profile .*mine/config.yaml: --cluster takes"),
         ("jobs: 3", "lacks the line executor: slurm"),
         ("executor: local", "lacks the line executor: slurm"),
         ("- slurm", "lacks the line executor: slurm"),
         ("executor: [", "is not YAML"),
+        ("executor: 2026-13-01", "is not YAML"),
     ],
 )
 def test_what_is_no_profile_is_said(tmp_path, content, message):

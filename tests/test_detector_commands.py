@@ -262,6 +262,18 @@ def test_words_stand_for_files_folders_globs_and_standard_input(call, data, mode
     assert [Path(row["path"]).stem for row in read_rows(out)] == ["1", "2", "5", "6", "0"]
     _, out, _ = call("score", model, data / "part" / "**" / "2.png")
     assert len(read_rows(out)) == 2
+    code, out, err = call("score", model, "-", stdin="\n")
+    assert (code, read_rows(out)) == (0, [])
+    assert err == "note: the list on standard input names no images\n"
+
+
+@pytest.mark.parametrize("name", ["a,b.png", 'a"b.png', "a\nb.png", "a\rb.png"])
+def test_any_file_name_is_one_cell(tmp_path, name):
+    with line_writer(tmp_path / "s.csv") as write:
+        write(scoring.Line(name, 0.5, "good", 50.0))
+    with (tmp_path / "s.csv").open(newline="") as file:
+        assert [row[0] for row in csv.reader(file)] == ["path", name]
+    assert b"\r\n" not in (tmp_path / "s.csv").read_bytes()
 
 
 def test_a_glob_of_folders_and_files_gives_each_image_once(call, data, model):

@@ -227,10 +227,14 @@ def test_load_images_keeps_the_order(tmp_path, workers):
         assert torch.equal(image, read_image(tmp_path / name, SIZE))
 
 
-def test_stop_names_the_first_bad_image_and_the_choice(tmp_path):
+@pytest.mark.parametrize(
+    ("choice", "advice"),
+    [("stop", r"remove it, or set on_bad_image to 'skip'\.$"), (None, r"remove it\.$")],
+)
+def test_the_first_bad_image_is_named_and_the_choice_where_there_is_one(tmp_path, choice, advice):
     names = folder_of(tmp_path, 12, bad=(3, 7))
-    with pytest.raises(InputError, match=r"3\.png.*, or set on_bad_image to 'skip'\.$"):
-        load_images(tmp_path, names, SIZE)
+    with pytest.raises(InputError, match=rf"3\.png.*{advice}"):
+        load_images(tmp_path, names, SIZE, on_bad_image=choice)
 
 
 def test_skip_warns_and_gives_the_kept_positions(tmp_path):

@@ -177,6 +177,8 @@ def test_explain_gives_one_map_in_the_scores_unit(model, images, folder):
     assert heat.shape == (64, 64)
     assert heat.min() >= 0
     torch.testing.assert_close(heat, model.explain(images[0]))
+    with pytest.raises(InputError, match="explain got 5 images: give one at a time"):
+        model.explain(images)
 
 
 def test_score_is_the_mean_of_squares_over_views(model, images):

@@ -125,12 +125,23 @@ def test_train_then_tables_and_figures(results):
 
 
 @pytest.mark.slow
-def test_a_mistyped_parameter_stops_papermill_before_anything_is_written(tmp_path):
-    command = ["-m", "papermill", FOLDER / "02_train.ipynb", tmp_path / "out.ipynb"]
-    options = ["-p", "atention", "cbam", "-p", "results", tmp_path / "results"]
+@pytest.mark.parametrize(
+    ("name", "given", "message"),
+    [
+        ("02_train", ["atention", "cbam"], "there is no parameter 'atention': did you mean"),
+        ("00_quickstart", ["dataset", "demo_part"], "there is no demo set 'demo_part': did you"),
+        ("01_datasets", ["pictures", "0"], "pictures is 0: give a number above 0"),
+    ],
+)
+def test_a_mistyped_parameter_stops_papermill_before_anything_is_written(
+    tmp_path, name, given, message
+):
+    place = {"02_train": "results", "00_quickstart": "save_to"}.get(name)
+    options = ["-p", *given, *(["-p", place, tmp_path / "results"] if place else [])]
+    command = ["-m", "papermill", FOLDER / f"{name}.ipynb", tmp_path / "out.ipynb"]
     done = subprocess.run(
         [sys.executable, *command, *options], capture_output=True, text=True, cwd=FOLDER
     )
     assert done.returncode != 0
-    assert "there is no parameter 'atention': did you mean 'attention'?" in done.stderr
+    assert message in done.stderr
     assert not (tmp_path / "results").exists()

@@ -88,7 +88,7 @@ def test_options_choose_runs(options):
         ({"data_root": Path("no such folder")}, "no such folder"),
         ({"device": "tpu0"}, "device is 'tpu0'"),
         ({"device": "cuda:1", "cluster": "slurm"}, "on a cluster choose auto, cpu or cuda"),
-        ({"cluster": "slum"}, "cannot read the Snakemake profile .*/slum/config.yaml"),
+        ({"cluster": "slum"}, "there is no Snakemake profile .*/slum/config.yaml"),
     ],
 )
 def test_what_cannot_be_planned_is_said(options, changes, message):
