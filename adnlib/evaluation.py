@@ -12,12 +12,7 @@ from typing import TypedDict
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from sklearn.metrics import (
-    average_precision_score,
-    precision_recall_curve,
-    roc_auc_score,
-    roc_curve,
-)
+from sklearn.metrics import auc, average_precision_score, precision_recall_curve, roc_curve
 
 from adnlib.errors import InputError
 
@@ -68,7 +63,7 @@ def roc(labels: ArrayLike, scores: ArrayLike) -> Roc:
                 f"AUROC is undefined without {name} test images; add some to the test split."
             )
     fpr, tpr, thresholds = roc_curve(truth, values, drop_intermediate=False)
-    return Roc(auroc=float(roc_auc_score(truth, values)), fpr=fpr, tpr=tpr, thresholds=thresholds)
+    return Roc(auroc=float(auc(fpr, tpr)), fpr=fpr, tpr=tpr, thresholds=thresholds)
 
 
 def measures(labels: ArrayLike, scores: ArrayLike) -> dict[str, float]:
