@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
+from adnlib.datasets import at_even_steps
 from adnlib.errors import InputError
 from adnlib.evaluation import percentiles
 from adnlib.map_kinds import USUAL, Saliency
@@ -202,18 +203,9 @@ def _by_rule(table: pd.DataFrame, variants: Sequence[str], anomalous: int) -> pd
     bad = table[table["label"] == 1].sort_values(["gain", "path"], ascending=[False, True])
     compared = bad["gain"].notna().all() and len(variants) > 1
     order = f"gain of {variant_title(variants[1])}" if compared else "path"
-    normal = good.iloc[[(len(good) - 1) // 2]]
-    ranks = _evenly(len(bad), anomalous)
-    rules = [f"rank {rank + 1} of {len(bad)} by {order}" for rank in ranks]
+    rules = [f"rank {rank + 1} of {len(bad)} by {order}" for rank in range(len(bad))]
     parts = [
-        normal.assign(rule=f"median score of {variant_title(variants[0])}"),
-        bad.iloc[ranks].assign(rule=rules),
+        at_even_steps(good, 1).assign(rule=f"median score of {variant_title(variants[0])}"),
+        at_even_steps(bad.assign(rule=rules), anomalous),
     ]
     return pd.concat(parts, ignore_index=True)
-
-
-def _evenly(length: int, count: int) -> list[int]:
-    """Positions evenly spaced over a list, both ends among them; the middle for one."""
-    if count == 1:
-        return [(length - 1) // 2] if length else []
-    return np.linspace(0, length - 1, min(count, length)).round().astype(int).tolist()

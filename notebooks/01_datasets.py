@@ -103,8 +103,8 @@ fig, axes = plt.subplots(
 )
 for row, ((_, category), (folder, samples)) in zip(axes, tables.items(), strict=True):
     ordered = samples.sort_values("label", kind="stable").reset_index(drop=True)
-    step = max(1, len(ordered) // pictures)
-    for axis, sample in zip(row, ordered.iloc[step // 2 :: step].itertuples(), strict=False):
+    shown = datasets.at_even_steps(ordered, pictures)
+    for axis, sample in zip(row, shown.itertuples(), strict=False):
         axis.imshow(read_image(folder / sample.path, 256).permute(1, 2, 0))
         axis.set_title(f"{category}\n{sample.split} {sample.defect}", fontsize=9)
 for axis in axes.flat:

@@ -367,3 +367,10 @@ def test_real_folders(dataset, name, counts, masks):
     assert tuple(groups.get(kind, 0) for kind in kinds) == counts
     assert samples["mask"].ne("").sum() == masks
     assert datasets.check_counts(dataset, name, samples) is None
+
+
+@pytest.mark.parametrize(
+    ("count", "taken"), [(0, [0, 1, 2, 3, 4]), (9, [0, 1, 2, 3, 4]), (3, [0, 2, 4]), (1, [2])]
+)
+def test_even_steps_reach_both_ends_and_one_is_the_middle(count, taken):
+    assert datasets.at_even_steps(pd.DataFrame(index=range(5)), count).index.tolist() == taken
