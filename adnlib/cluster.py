@@ -17,8 +17,8 @@ import time
 from pathlib import Path
 
 from adnlib.errors import InputError
+from adnlib.grid import read_yaml
 from adnlib.parameters import project_path
-from adnlib.settings import read_yaml
 
 PROFILES = Path("workflow/profiles")
 PLUGIN = "snakemake_executor_plugin_slurm"

@@ -19,7 +19,7 @@ from adnlib.errors import InputError
 from adnlib.parameters import project_path
 from adnlib.run_settings import Settings
 from adnlib.schema import ALL, check_grid
-from adnlib.settings import check_names, read_yaml
+from adnlib.settings import check_names
 from adnlib.variants import variant_settings
 
 GRIDS = Path("workflow/grids")
@@ -177,6 +177,24 @@ def _grid(name: str, content: Any) -> Grid:
         seeds=tuple(content.get("seeds", [0])),
         settings=content.get("settings", {}),
     )
+
+
+def read_yaml(path: Path, what: str) -> Any:
+    """What a YAML file holds.
+
+    Args:
+        what: the kind of file, for an error's sentence.
+
+    Raises:
+        InputError: it cannot be read, or is not YAML.
+    """
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"cannot read the {what} {path}: {error.strerror}.") from error
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        reason = " ".join(str(error).split())
+        raise InputError(f"the {what} {path} is not YAML: {reason}.") from error
 
 
 def read_value(text: str) -> Any:

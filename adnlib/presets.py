@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from adnlib.errors import InputError
-from adnlib.grid import read_value, typed
+from adnlib.grid import read_value, read_yaml, typed
 from adnlib.model_settings import ModelSettings
-from adnlib.settings import check_names, read_yaml
+from adnlib.settings import check_names
 
 PRESETS: dict[str, dict[str, Any]] = {
     "quick": {"epochs": 8, "test_views": 16},

@@ -196,14 +196,13 @@ def _failures(record: dict[str, Any], missing: list[str], all_tried: bool) -> li
         log = failed.with_name("log.txt")
         if failed.is_file():
             reason = json.loads(failed.read_text(encoding="utf-8"))["reason"]
-        elif not record["cluster"]:
-            reason = "it was killed, most often for lack of memory"
         else:
-            started = log.is_file()
-            log = results / "workflow.log"
-            reason = "its job was killed, most often for lack of memory or time"
+            who, want = ("its job", "memory or time") if record["cluster"] else ("it", "memory")
+            started, workflow = log.is_file(), results / "workflow.log"
+            log = log if started and not record["cluster"] else workflow
+            reason = f"{who} was killed, most often for lack of {want}"
             if not started:
-                reason = f"its job did not start: {cluster.refusal(log) or 'see the log'}"
+                reason = f"{who} did not start: {cluster.refusal(workflow) or 'see the log'}"
         again = shlex.join([*record["command"], *cell["select"]])
         lines += [f"{cell['title']}: {reason}\n    log: {log}\n    alone: {again}"]
     for failed in sorted((results / "notebooks").glob(f"*.{FAILED}")):

@@ -1,5 +1,4 @@
-"""What all settings share: names that exist, values of the right type, `name=value` as typed, and
-files of them."""
+"""What all settings share: names that exist, values of the right type, `name=value` as typed."""
 
 from __future__ import annotations
 
@@ -7,10 +6,7 @@ import dataclasses
 import difflib
 import math
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Any
-
-import yaml
 
 from adnlib.errors import InputError
 
@@ -65,21 +61,3 @@ def assignment(text: str) -> tuple[str, str]:
     if not equals or not name:
         raise InputError(f"{text!r} is no assignment: give name=value, such as --set epochs=48.")
     return name.strip(), value.strip()
-
-
-def read_yaml(path: Path, what: str) -> Any:
-    """What a YAML file holds.
-
-    Args:
-        what: the kind of file, for an error's sentence.
-
-    Raises:
-        InputError: it cannot be read, or is not YAML.
-    """
-    try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"cannot read the {what} {path}: {error.strerror}.") from error
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        reason = " ".join(str(error).split())
-        raise InputError(f"the {what} {path} is not YAML: {reason}.") from error

@@ -17,7 +17,8 @@ KEY = "runs/my_set/cup/se/seed0"
 @pytest.fixture
 def record(tmp_path):
     cell = {"title": "my_set/cup se seed 0", "select": ["--seeds", "0"]}
-    (tmp_path / "progress.txt").touch()
+    for name in ("progress.txt", "workflow.log"):
+        (tmp_path / name).touch()
     (tmp_path / KEY).mkdir(parents=True)
     return {
         "results": str(tmp_path),
@@ -98,13 +99,17 @@ sbatch: error: invalid partition specified: gpu'.
 
 
 @pytest.mark.parametrize(
-    ("log", "message"),
-    [(REFUSED, "invalid partition specified: gpu\n"), ("message: node failure", "see the log\n")],
+    ("profile", "log", "message"),
+    [
+        ("/a/profile", REFUSED, "its job did not start: invalid partition specified: gpu\n"),
+        ("/a/profile", "message: node failure", "its job did not start: see the log\n"),
+        (None, "error: unrecognized arguments: --nolock", "it did not start: see the log\n"),
+    ],
 )
-def test_a_job_that_did_not_start_says_why(record, tmp_path, log, message):
+def test_a_run_that_did_not_start_says_why(record, tmp_path, profile, log, message):
     (tmp_path / "workflow.log").write_text(log)
-    (line,) = scheduling._failures({**record, "cluster": "/a/profile"}, [KEY], all_tried=True)
-    assert f"its job did not start: {message}    log: {tmp_path / 'workflow.log'}\n" in line
+    (line,) = scheduling._failures({**record, "cluster": profile}, [KEY], all_tried=True)
+    assert f"{message}    log: {tmp_path / 'workflow.log'}\n" in line
 
 
 def test_what_was_not_tried_is_no_failure(record, tmp_path):
