@@ -104,7 +104,7 @@ def test_two_devices_are_refused():
     model = AttentDifferNet(**TINY)
     with gpu(model):
         model.embedding.mean = torch.zeros(1, 3, 1, 1)
-        with pytest.raises(RuntimeError, match="same device|different devices"):
+        with pytest.raises(RuntimeError, match=r"same device|different devices"):
             model.embedding.embed(IMAGES.to("cuda"), torch.zeros(8, 2))
 
 
