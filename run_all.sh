@@ -32,11 +32,12 @@ sys.exit(not (all(found) and found[0].origin and here.samefile(found[0].origin))
 PYTHON
 }
 
-# The newest Python on PATH that runs, is released, and can make an environment. Each is tried: a
-# pyenv shim exists also for a Python that is not chosen, and Debian's may lack ensurepip.
+# A Python on PATH that runs, is released, and can make an environment: the newest that all packages
+# have wheels for (for 3.14 one of Snakemake's has none), else the newest. Each is tried: a pyenv
+# shim exists also for a Python that is not chosen, and Debian's may lack ensurepip.
 find_python() {
     local minor name old=""
-    for minor in 20 19 18 17 16 15 14 13 12 11 ""; do
+    for minor in 13 12 11 20 19 18 17 16 15 14 ""; do
         name=python3${minor:+.$minor}
         if "$name" -c 'import sys; v = sys.version_info; sys.exit(v < (3, 11) or v.releaselevel != "final")' \
             >/dev/null 2>&1; then
@@ -70,10 +71,10 @@ make_environment() {
     echo "Installing into $venv (once; a few minutes and GB) ..."
     if ! install -c "$root/requirements.lock"; then
         if ! grep -qE 'No matching distribution|ResolutionImpossible|different Python|[Ff]ailed to build|metadata-generation' "$log"; then
-            fail "the installation failed: $(tail -n 1 "$log") Its log: $log"
+            not_installed
         fi
         echo "The versions of requirements.lock cannot be had for this Python; installing the newest that pyproject.toml allows ..."
-        install || fail "the installation failed: $(tail -n 1 "$log") Its log: $log"
+        install || not_installed
     fi
     echo "$wanted" >"$stamp"
 }
@@ -84,6 +85,15 @@ install() {
         -e "${root}[test]" "$@" >"$log" 2>&1 &
     child=$!
     wait "$child"
+}
+
+not_installed() {
+    local reason
+    reason=$(tail -n 1 "$log")
+    if grep -qE 'gcc|Python\.h' "$log"; then
+        reason="$(grep -m 1 -oP 'Failed building wheel for \K\S+' "$log") has no wheel for this Python and cannot be compiled: put Python 3.13, 3.12 or 3.11 on PATH, or install a C compiler and Python's headers (Debian: apt install gcc python3-dev)."
+    fi
+    fail "the installation failed: $reason Its log: $log"
 }
 
 python=

@@ -32,6 +32,13 @@ case "$*" in
     echo "pip $*" >>"$CALLS"
     [[ $PIP == slow ]] && exec sleep 60
     [[ $PIP == broken ]] && { echo "ERROR: no network"; exit 1; }
+    [[ $PIP == sources ]] && {
+        echo "  error: [Errno 2] No such file or directory: 'x86_64-linux-gnu-gcc'"
+        echo "  ERROR: Failed building wheel for immutables"
+        echo "Failed to build immutables"
+        echo "╰─> immutables"
+        exit 1
+    }
     [[ $PIP == pins && $* == *" -c "* ]] && { echo "ERROR: No matching distribution"; exit 1; }
     touch "$0.installed"
     ;;
@@ -91,10 +98,11 @@ def test_an_environment_that_has_the_checkout_is_used(checkout):
     assert not (checkout / ".venv").exists()
 
 
-def test_else_the_newest_python_makes_one_and_installs_once(checkout):
+def test_else_the_newest_python_with_wheels_makes_one_and_installs_once(checkout):
     add_python(checkout, "python3", 10)
     add_python(checkout, "python3.11", 11)
     add_python(checkout, "python3.13", 13)
+    add_python(checkout, "python3.15", 15)
     (checkout / "bin" / "python3.14").write_text("#!/bin/sh\nexit 127\n")  # a shim for nothing
     (checkout / "bin" / "python3.14").chmod(0o755)
     code, out, err = call(checkout)
@@ -132,6 +140,14 @@ def test_an_installation_that_fails_names_its_log_and_is_done_again(checkout):
         f"error: the installation failed: ERROR: no network Its log: {checkout}/.venv/install.log\n"
     )
     call(checkout)
+    assert len(installations(checkout)) == 2
+
+
+def test_what_cannot_be_compiled_is_named(checkout):
+    add_python(checkout, "python3.15", 15, pip="sources")
+    code, _, err = call(checkout)
+    assert code == 2
+    assert "immutables has no wheel for this Python and cannot be compiled: put Python 3.13" in err
     assert len(installations(checkout)) == 2
 
 
