@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import sys
 import warnings
 from collections.abc import Callable
@@ -35,9 +36,14 @@ def path(word: str) -> Path:
     if not word:
         raise argparse.ArgumentTypeError("an empty path: give a file or a folder")
     try:
-        return Path(word).expanduser()
+        typed = Path(word).expanduser()
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError, PermissionError):
+            typed.lstat()  # Path.exists() says no to a name that is too long, from Python 3.14 on
     except RuntimeError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
+    except OSError as error:
+        raise argparse.ArgumentTypeError(f"{word[:200]!r}: {error.strerror}") from None
+    return typed
 
 
 def count(word: str) -> int:
