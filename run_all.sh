@@ -88,10 +88,10 @@ install() {
 }
 
 not_installed() {
-    local reason
+    local reason package
     reason=$(tail -n 1 "$log")
-    if grep -qE 'gcc|Python\.h' "$log"; then
-        reason="$(grep -m 1 -oP 'Failed building wheel for \K\S+' "$log") has no wheel for this Python and cannot be compiled: put Python 3.13, 3.12 or 3.11 on PATH, or install a C compiler and Python's headers (Debian: apt install gcc python3-dev)."
+    if grep -qE 'gcc|Python\.h' "$log" && package=$(grep -m 1 -oP 'Failed building wheel for \K\S+' "$log"); then
+        reason="$package has no wheel for this Python and cannot be compiled: put Python 3.13, 3.12 or 3.11 on PATH, or install a C compiler and Python's headers (Debian: apt install gcc python3-dev)."
     fi
     fail "the installation failed: $reason Its log: $log"
 }
