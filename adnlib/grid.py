@@ -200,7 +200,7 @@ def read_yaml(path: Path, what: str) -> Any:
 def read_value(text: str) -> Any:
     """A value as typed on the command line, read like YAML."""
     try:
-        return yaml.safe_load(text)
+        return int(text) if text.isdecimal() else yaml.safe_load(text)  # to YAML 1.1 010 is eight
     except (yaml.YAMLError, ValueError):  # such as 2026-13-01, which is no date
         return text
 

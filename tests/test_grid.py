@@ -102,6 +102,11 @@ def test_stages_are_words_in_a_grid_file_and_on_the_command_line(tmp_path, text,
     assert grid.settings["attention_stages"] == stages
 
 
+@pytest.mark.parametrize(("text", "epochs"), [("8", 8), ("010", 10)])
+def test_a_number_on_the_command_line_is_decimal(text, epochs):
+    assert make_grid(Options(settings={"epochs": text})).settings["epochs"] == epochs
+
+
 def test_the_schema_for_editors_is_this_one():
     written = json.loads(project_path("workflow/grid.schema.json").read_text())
     assert written == grid_schema(), "run: python -m adnlib.schema > workflow/grid.schema.json"
