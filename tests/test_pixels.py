@@ -129,8 +129,8 @@ def use(images):
 
 use(allocate(48, 448, budget=1))  # for what the libraries need themselves
 before = highest()
-use(allocate(600, 448, budget={budget}))
-print(highest() - before, 600 * 3 * 448**2)
+use(allocate(1500, 448, budget={budget}))
+print(highest() - before, 1500 * 3 * 448**2)
 """
 
 
