@@ -143,9 +143,9 @@ def read_samples(folder: Path, need_train: bool = True) -> pd.DataFrame:
 
 def at_even_steps(rows: pd.DataFrame, count: int) -> pd.DataFrame:
     """So many rows, from the first to the last, or the middle one alone; all for 0."""
+    count = min(count or len(rows), len(rows))
     if count == 1:
         return rows.iloc[[(len(rows) - 1) // 2]]
-    count = min(count or len(rows), len(rows))
     return rows.iloc[np.linspace(0, len(rows) - 1, count).round().astype(int)]
 
 

@@ -374,3 +374,4 @@ def test_real_folders(dataset, name, counts, masks):
 )
 def test_even_steps_reach_both_ends_and_one_is_the_middle(count, taken):
     assert datasets.at_even_steps(pd.DataFrame(index=range(5)), count).index.tolist() == taken
+    assert datasets.at_even_steps(pd.DataFrame(index=[]), count).empty
