@@ -11,7 +11,7 @@ from collections import Counter
 from typing import Any
 
 from adnlib.errors import InputError
-from adnlib.parsing import command, count, finish, guarded, path
+from adnlib.parsing import command, count, finish, guarded, name, path
 from adnlib.settings import assignment
 
 FIT_EXAMPLES = """\
@@ -235,6 +235,7 @@ def _add_score(commands: Any) -> None:
     add("model", type=path, metavar="MODEL", help="folder that fit has written, or an ONNX file")
     add(
         "paths",
+        type=name,
         nargs="+",
         metavar="PATH",
         help="image, folder, glob, or - for a list on standard input, one path a line",

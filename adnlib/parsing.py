@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import os
 import sys
 import warnings
 from collections.abc import Callable
@@ -36,14 +37,19 @@ def path(word: str) -> Path:
     if not word:
         raise argparse.ArgumentTypeError("an empty path: give a file or a folder")
     try:
-        typed = Path(word).expanduser()
-        with contextlib.suppress(FileNotFoundError, NotADirectoryError, PermissionError):
-            typed.lstat()  # Path.exists() says no to a name that is too long, from Python 3.14 on
+        return Path(name(str(Path(word).expanduser())))
     except RuntimeError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def name(word: str) -> str:
+    """A file, a folder or a glob as typed, whether there is one or not."""
+    try:
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError, PermissionError):
+            os.lstat(word)  # Path.exists() says no to a name that is too long, from Python 3.14 on
     except OSError as error:
         raise argparse.ArgumentTypeError(f"{word[:200]!r}: {error.strerror}") from None
-    return typed
+    return word
 
 
 def count(word: str) -> int:
