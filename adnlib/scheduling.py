@@ -199,10 +199,11 @@ def _failures(record: dict[str, Any], missing: list[str], all_tried: bool) -> li
         else:
             who, want = ("its job", "memory or time") if record["cluster"] else ("it", "memory")
             started, workflow = log.is_file(), results / "workflow.log"
-            log = log if started and not record["cluster"] else workflow
-            reason = f"{who} was killed, most often for lack of {want}"
-            if not started:
+            if started:
+                reason = f"{who} was killed, most often for lack of {want}"
+            else:
                 reason = f"{who} did not start: {cluster.refusal(workflow) or 'see the log'}"
+            log = log if started and not record["cluster"] else workflow
         again = shlex.join([*record["command"], *cell["select"]])
         lines += [f"{cell['title']}: {reason}\n    log: {log}\n    alone: {again}"]
     for failed in sorted((results / "notebooks").glob(f"*.{FAILED}")):
