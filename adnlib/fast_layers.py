@@ -1,15 +1,13 @@
-"""The same numbers by ways that a CPU with AVX2 alone does sooner than torch's: AlexNet's layers.
+"""The same numbers by ways that an x86 CPU does sooner than torch's: AlexNet's layers.
 
 - A convolution without stride goes through NNPACK (https://github.com/Maratyszcza/NNPACK), which
   transforms tiles of the maps and the kernels (Fourier's transform, or Winograd's,
   https://arxiv.org/abs/1509.09308), multiplies, and transforms back. torch carries it, and takes it
   where oneDNN is switched off (https://docs.pytorch.org/docs/stable/backends.html).
 - A convolution of colours with a long stride sees a stride's columns as channels of one column,
-  since three channels fill no vector.
+  where these fill a vector, which three channels do not.
 - A max-pool of maps in NCHW order, in which NNPACK leaves them, is a maximum over rows, then over
   columns.
-
-Where a CPU has AVX-512, oneDNN uses it and NNPACK does not: there torch's ways stay.
 """
 
 from __future__ import annotations
@@ -29,19 +27,22 @@ from adnlib.precision import SWITCHES
 _TILES = (8, 16)  # sides of NNPACK's tiles; it takes those that give fewer numbers
 _SAVED = 3.5  # times fewer multiplications, from which on the transforms' own work pays (measured)
 _FEWEST = 16  # maps; for fewer torch does not take NNPACK, since kernels are transformed each time
-_LANES = 8  # float32 numbers of a vector
+_LANES = {"AVX2": 8, "AVX512": 16}  # float32 numbers of a vector, where NNPACK runs
 _IN_CACHE = 8  # maps
 _MKLDNN: Any = torch.backends.mkldnn  # whose parts mypy does not see
 
 
 def first(network: nn.Sequential, device: torch.device) -> int:
     """How many layers come before the first that `run` may transform; all, where none is."""
-    only_avx2 = device.type == "cpu" and torch.backends.cpu.get_cpu_capability() == "AVX2"
-    if only_avx2 and torch.backends.nnpack.is_available():
+    if device.type == "cpu" and _lanes() and torch.backends.nnpack.is_available():
         for number, layer in enumerate(network):
             if _is_transformable(layer):
                 return number
     return len(network)
+
+
+def _lanes() -> int:
+    return _LANES.get(torch.backends.cpu.get_cpu_capability(), 0)
 
 
 def run(layers: nn.Sequential, maps: torch.Tensor) -> torch.Tensor:
@@ -104,7 +105,7 @@ def _has_long_stride(layer: nn.Module) -> TypeGuard[nn.Conv2d]:
     if not isinstance(layer, nn.Conv2d) or layer.padding_mode != "zeros" or _is_heard(layer):
         return False
     stride = layer.stride[1]
-    fills = layer.in_channels < _LANES <= layer.in_channels * stride
+    fills = layer.in_channels < _lanes() <= layer.in_channels * stride
     plain = layer.dilation == (1, 1) and layer.groups == 1 and not isinstance(layer.padding, str)
     return fills and plain and layer.kernel_size[1] > stride
 

@@ -45,18 +45,22 @@ def is_transformed(layer, x):
     return transformed(lambda: fast_layers.run(nn.Sequential(layer), x))[1]
 
 
-@pytest.fixture
-def avx2(monkeypatch):
-    """As on a CPU with AVX2 alone, whose instructions one with AVX-512 has, too."""
+def pretend(monkeypatch, capability):
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
+
+
+@pytest.fixture(params=["AVX2", "AVX512"])
+def vectors(request, monkeypatch):
+    """As on a CPU with these instructions; NNPACK asks for AVX2, which both have."""
     if torch.backends.cpu.get_cpu_capability() not in ("AVX2", "AVX512"):
         pytest.skip("NNPACK needs AVX2")
     assert torch.backends.nnpack.is_available()
-    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")
+    pretend(monkeypatch, request.param)
 
 
 @pytest.mark.parametrize("kernel", [3, 5])
 @pytest.mark.parametrize("side", [10, 27, 31])  # Fourier's tiles and Winograd's
-def test_it_rounds_little(avx2, kernel, side):
+def test_it_rounds_little(vectors, kernel, side):
     layer, x = convolution(kernel), maps(side=side)
     made, was_transformed = transformed(lambda: fast_layers.run(nn.Sequential(layer), x))
     assert was_transformed
@@ -66,18 +70,18 @@ def test_it_rounds_little(avx2, kernel, side):
     assert 0 < (made - exact).std() < 4e-6 * exact.std()  # fp16: 1e-3
 
 
-def test_what_would_not_gain_runs_directly(avx2):
+def test_what_would_not_gain_runs_directly(vectors):
     assert not is_transformed(convolution(), maps(count=15))
     assert not is_transformed(convolution(), maps(side=7))  # 441 products would become 256
     for direct in (convolution(1), convolution(stride=2), convolution(groups=2)):
         assert not is_transformed(direct, maps())
 
 
-def test_convolutions_inside_a_layer_run_directly(avx2):
+def test_convolutions_inside_a_layer_run_directly(vectors):
     assert not is_transformed(nn.Sequential(convolution()), maps())
 
 
-def test_torchs_switches_are_as_they_were(avx2):
+def test_torchs_switches_are_as_they_were(vectors):
     with torch.backends.nnpack.flags(enabled=False):
         assert is_transformed(convolution(), maps())
         assert not torch._C._get_nnpack_enabled()
@@ -95,7 +99,7 @@ def test_torchs_switches_are_as_they_were(avx2):
         onednn.enabled = True
 
 
-def test_threads_leave_switches_and_numbers_as_they_were(avx2):
+def test_threads_leave_switches_and_numbers_as_they_were(vectors):
     """Of a layer that is transformed, and one that is not and that other kernels round else."""
     layers, x = nn.Sequential(convolution(), convolution(stride=2, inside=24)), maps()
     expected = fast_layers.run(layers, x)
@@ -107,12 +111,12 @@ def test_threads_leave_switches_and_numbers_as_they_were(avx2):
     assert torch._C._get_nnpack_enabled() == before
 
 
-def test_alexnet_begins_directly_and_other_networks_and_devices_stay_direct(avx2, monkeypatch):
+def test_alexnet_begins_directly_and_other_networks_and_devices_stay_direct(vectors, monkeypatch):
     alexnet, resnet = networks.build("alexnet"), networks.build("resnet18")
     assert fast_layers.first(alexnet, CPU) == 3
     assert fast_layers.first(alexnet, torch.device("cuda")) == len(alexnet)
     assert fast_layers.first(resnet, CPU) == len(resnet)
-    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
+    pretend(monkeypatch, "DEFAULT")
     assert fast_layers.first(alexnet, CPU) == len(alexnet)
 
 
@@ -126,6 +130,7 @@ def colours(side, kernel, stride, padding, bias=True):
 @pytest.mark.parametrize("side", [*range(13, 22), 112, 448])
 @pytest.mark.parametrize("form", [(11, 4, 2), (7, 3, 3), (4, 3, 0), ((2, 5), (1, 4), (0, 2))])
 def test_a_convolution_of_colours_is_the_same_by_columns(side, form, monkeypatch):
+    pretend(monkeypatch, "AVX2")
     layer, x = colours(side, *form)
     expected = layer(x)
     made, directly = made_by(layer, x, monkeypatch)
@@ -134,12 +139,19 @@ def test_a_convolution_of_colours_is_the_same_by_columns(side, form, monkeypatch
     assert made.is_contiguous()
 
 
-def test_a_convolution_of_colours_may_lack_a_bias():
+def test_a_convolution_of_colours_may_lack_a_bias(monkeypatch):
+    pretend(monkeypatch, "AVX2")
     layer, x = colours(32, 11, 4, 2, bias=False)
     assert torch.allclose(fast_layers.run(nn.Sequential(layer), x), layer(x), atol=1e-5)
 
 
+def test_where_colours_fill_no_vector_they_run_directly(monkeypatch):
+    pretend(monkeypatch, "AVX512")
+    assert made_by(*colours(64, 11, 4, 2), monkeypatch)[1]
+
+
 def test_other_strided_convolutions_run_directly(monkeypatch):
+    pretend(monkeypatch, "AVX2")
     for layer in (
         nn.Conv2d(8, 4, 5, 4),
         nn.Conv2d(3, 4, 3, 2),
@@ -197,7 +209,7 @@ def test_hooks_are_heard():
 
 
 @pytest.mark.parametrize("attention", ["none", "cbam"])
-def test_embeddings_are_those_of_direct_convolutions(avx2, monkeypatch, attention):
+def test_embeddings_are_those_of_direct_convolutions(vectors, monkeypatch, attention):
     model = AttentDifferNet(
         attention=attention, weights="random", image_size=256, test_views=70, flow_width=16
     )
@@ -206,7 +218,7 @@ def test_embeddings_are_those_of_direct_convolutions(avx2, monkeypatch, attentio
     angles = model.test_angles(1)
     made, was_transformed = transformed(lambda: model.embed(image, angles))
     assert was_transformed
-    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
+    pretend(monkeypatch, "DEFAULT")
     direct = model.embed(image, angles)
     assert not torch.equal(made, direct)
     assert (made - direct).abs().max() < 1e-4 * direct.std()
@@ -214,7 +226,7 @@ def test_embeddings_are_those_of_direct_convolutions(avx2, monkeypatch, attentio
 
 @pytest.mark.parametrize(("precision", "expected"), [("fp32", True), ("bf16", False)])
 @pytest.mark.filterwarnings("ignore:precision is 'bf16'")
-def test_other_precisions_stay_direct(avx2, precision, expected):
+def test_other_precisions_stay_direct(vectors, precision, expected):
     tiny = {"weights": "random", "image_size": 64, "scales": 1, "flow_width": 16}
     model = AttentDifferNet(precision=precision, **tiny)
     images = torch.zeros(1, 3, 64, 64, dtype=torch.uint8)
