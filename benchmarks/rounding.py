@@ -3,7 +3,8 @@
     python benchmarks/rounding.py --device cpu --data DIR/mvtec_ad/screw --precision tf32 fp16 bf16
 
 Inputs, weights and outputs of the backbone's convolutions are rounded to the format; products and
-sums stay in fp32, as they do in hardware that has it. Writes a row a precision, seed and look at
+sums stay in fp32, as they do in hardware that has it. With `--native` the device itself computes in
+the format, which it should have. Writes a row a precision, seed and look at
 the test images, and prints AUROC at the last look and at the best one.
 """
 
@@ -74,6 +75,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--evaluate-every", type=int, default=2, help="epochs (default: 2)")
     parser.add_argument("--image-size", type=int, default=256, help="px (default: 256)")
     parser.add_argument("--views", type=int, default=16, help="of a test image (default: 16)")
+    parser.add_argument("--native", action="store_true", help="compute in it; do not only round")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/out/rounding.csv"))
     return parser
 
@@ -91,16 +93,17 @@ def _measured(asked: argparse.Namespace) -> pd.DataFrame:
     rows = []
     for precision in asked.precision:
         for seed in asked.seeds:
-            model = new_model(asked, seed, "fp32")
-            round_convolutions(model.embedding.network, precision)
+            model = new_model(asked, seed, precision if asked.native else "fp32")
+            if not asked.native:
+                round_convolutions(model.embedding.network, precision)
             embedded = model.embed(tested, model.test_angles(len(tested)))
             kept = good.part(~hold_out(len(good), HOLDOUT, seed))  # as a run does
             for epoch in model.train_epochs(kept):
                 if epoch.epoch % asked.evaluate_every and epoch.epoch != asked.epochs:
                     continue
                 auroc = roc(test["label"], model.score_embeddings(embedded).numpy())["auroc"]
-                row = {"precision": precision, "seed": seed, "epoch": epoch.epoch}
-                rows.append(row | {"auroc": 100 * auroc})
+                row = {"precision": precision, "native": asked.native, "seed": seed}
+                rows.append(row | {"epoch": epoch.epoch, "auroc": 100 * auroc})
                 print(*rows[-1].values(), file=sys.stderr)
     return pd.DataFrame(rows).assign(device=describe_device(model.device), torch=torch.__version__)
 

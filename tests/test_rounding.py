@@ -47,16 +47,19 @@ def test_it_is_the_formats_own_arithmetic(precision):
     assert (by_hand - native).norm() < 0.7 * error
 
 
+def measured(folder, *options: str) -> pd.DataFrame:
+    """The table of a training of 3 epochs on a few demo images in `folder`, seed 1."""
+    make_demo(folder, size=256, train=5, good=2, anomalous=2)
+    data = ["--data", str(folder / "demo_parts" / "bracket"), "--device", "cpu"]
+    small = ["--weights", "random", "--flow-width", "16", "--views", "2", "--seeds", "1"]
+    out = ["--epochs", "3", "--evaluate-every", "2", "--out", str(folder / "out.csv")]
+    assert rounding.main([*data, *small, *out, *options]) == 0
+    return pd.read_csv(folder / "out.csv")
+
+
 def test_in_fp32_it_measures_what_a_run_measures(tmp_path, capsys):
-    make_demo(tmp_path, size=256, train=5, good=2, anomalous=2)
-    data = tmp_path / "demo_parts"
-    options = ["--data", str(data / "bracket"), "--device", "cpu", "--weights", "random"]
-    options += ["--flow-width", "16", "--epochs", "3", "--evaluate-every", "2", "--views", "2"]
-    out = tmp_path / "out.csv"
-    precisions = ["--precision", "fp32", "bf16", "--seeds", "1", "--out", str(out)]
-    assert rounding.main([*options, *precisions]) == 0
+    table = measured(tmp_path, "--precision", "fp32", "bf16")
     printed = capsys.readouterr().out
-    table = pd.read_csv(out)
     assert set(table["precision"]) == {"fp32", "bf16"} < PRECISIONS.keys()
     run = Run(
         Settings(
@@ -82,6 +85,17 @@ def test_in_fp32_it_measures_what_a_run_measures(tmp_path, capsys):
         {row["epoch"]: 100 * row["test_auroc"] for row in run.history.to_dict("records")}, abs=1e-3
     )
     assert f"{of_run[3]:.2f}" in printed.partition("bf16")[0]
+
+
+@pytest.mark.filterwarnings("ignore:precision is 'bf16'")
+def test_a_device_may_compute_in_the_format_itself(tmp_path, monkeypatch):
+    made = []
+    new_model = rounding.new_model
+    monkeypatch.setattr(rounding, "new_model", lambda *of: made.append(new_model(*of)) or made[-1])
+    monkeypatch.setattr(rounding, "round_convolutions", None)  # not to be called
+    table = measured(tmp_path, "--precision", "bf16", "--native")
+    assert [model.settings.precision for model in made] == ["bf16"]
+    assert table["native"].all()
 
 
 def test_wrong_input_is_one_sentence(tmp_path, capsys):
