@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import functools
 import io
 import json
 import sys
@@ -19,8 +20,9 @@ from adnlib.scoring import Line
 def line_writer(
     out: Path | None, line_format: str = "csv", force: bool = False
 ) -> Iterator[Callable[[Line], None]]:
-    """A function that writes a line, at once and whole; CSV has its header by then.
+    """A function that writes a line, at once and whole; CSV gets its header with the first.
 
+    A file that is to be replaced stays as it was until the first line, or the end without one.
     Text is UTF-8; bytes of a file name that are none appear as backslash escapes.
 
     Args:
@@ -37,17 +39,24 @@ def line_writer(
     name = out or Path("standard output")
     with contextlib.ExitStack() as stack:
         with writing(name):
-            file = stack.enter_context(out.open("wb", buffering=0)) if out else sys.stdout.buffer
+            file = stack.enter_context(out.open("ab", buffering=0)) if out else sys.stdout.buffer
+
+        @functools.cache
+        def begin() -> None:
+            with writing(name):
+                if out and out.is_file():
+                    file.truncate(file.seek(0))
+                if line_format == "csv":
+                    _write_whole(file, _csv(Line._fields).encode())
 
         def write(line: Line) -> None:
+            begin()
             text = _csv(line) if line_format == "csv" else json.dumps(line._asdict()) + "\n"
             with writing(name):
                 _write_whole(file, text.encode("utf-8", "backslashreplace"))
 
-        if line_format == "csv":
-            with writing(name):
-                _write_whole(file, _csv(Line._fields).encode())
         yield write
+        begin()
 
 
 def _csv(values: Sequence[object]) -> str:

@@ -292,6 +292,23 @@ def test_json_lines_go_into_a_file(call, data, model, tmp_path):
     assert (code, "--force" in err) == (2, True)
     assert len((tmp_path / "s.jsonl").read_text().splitlines()) == 11
     assert call(*words, "--force")[0] == 0
+    assert len((tmp_path / "s.jsonl").read_text().splitlines()) == 11
+
+
+@pytest.mark.parametrize("line_format", ["csv", "jsonl"])
+def test_a_file_is_replaced_no_sooner_than_with_the_first_line(tmp_path, line_format):
+    out = tmp_path / "scores"
+    out.write_text("older and longer than what comes in its place, a header and a line\n" * 9)
+    before = out.read_text()
+    with pytest.raises(InputError), line_writer(out, line_format, force=True):
+        raise InputError("the first image cannot be read.")
+    assert out.read_text() == before
+    with line_writer(out, line_format, force=True) as write:
+        write(scoring.Line("a.png"))
+    assert len(out.read_text().splitlines()) == {"csv": 2, "jsonl": 1}[line_format]
+    with line_writer(out, line_format, force=True):
+        pass
+    assert len(out.read_text().splitlines()) == {"csv": 1, "jsonl": 0}[line_format]
 
 
 def bad_text(path: Path) -> None:
