@@ -32,7 +32,9 @@ _CUDNN: Any = torch.backends.cudnn  # whose parts mypy does not see
 _MKLDNN: Any = torch.backends.mkldnn
 _FLOAT32 = (_CUDNN.conv, torch.backends.cuda.matmul, _MKLDNN.conv, _MKLDNN.matmul)
 _AMPERE = (8, 0)
-_WITHOUT_HALF = ("DEFAULT", "AVX2")  # of x86's CPUs; some with AVX-512 lack it, too
+_INSTRUCTIONS = {"fp16": ("avx512_fp16", "fp16_arith"), "bf16": ("avx512_bf16", "bf16")}
+"""For a format, of x86 and of ARM, as torch calls them
+(https://docs.pytorch.org/docs/stable/generated/torch.cpu.get_capabilities.html)."""
 
 
 def check_precision(precision: str, device: torch.device) -> None:
@@ -49,13 +51,17 @@ def check_precision(precision: str, device: torch.device) -> None:
             f"precision is 'tf32', which {device} has not (NVIDIA's GPUs from Ampere on have it): "
             "train in fp32, and use a model trained in TF32 on such a GPU."
         )
-    plain = torch.backends.cpu.get_cpu_capability() in _WITHOUT_HALF
-    if device.type == "cpu" and PRECISIONS[precision] and plain:
+    if device.type == "cpu" and precision in _INSTRUCTIONS and not _computes(precision):
         warnings.warn(
             f"precision is {precision!r}, which this CPU has no instructions for: it will take "
             "several times as long as fp32.",
             stacklevel=1,  # so that it is said once, whoever asks
         )
+
+
+def _computes(precision: str) -> bool:
+    has = torch.cpu.get_capabilities()
+    return any(has.get(name) for name in _INSTRUCTIONS[precision])
 
 
 @contextmanager

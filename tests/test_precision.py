@@ -57,6 +57,7 @@ def test_the_pool_sums_in_fp32(images, precision, attention):
     torch.testing.assert_close(embedded, maps.float().mean((2, 3)), rtol=1e-6, atol=0)
 
 
+@pytest.mark.filterwarnings("ignore:precision is:UserWarning")
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
 def test_a_model_is_trained_saved_and_scores_in_its_precision(images, precision, tmp_path):
     model = AttentDifferNet(attention="se", precision=precision, **TINY).fit(images)
@@ -184,10 +185,20 @@ def test_tf32_is_refused_where_there_is_none(device):
 
 @pytest.mark.parametrize(
     ("precision", "capability", "warned"),
-    [("bf16", "AVX2", 1), ("fp16", "DEFAULT", 1), ("bf16", "AVX512", 0), ("fp32", "AVX2", 0)],
+    [
+        ("bf16", "avx2", 1),
+        ("bf16", "avx512_bf16", 0),
+        ("fp16", "avx512_bf16", 1),
+        ("fp16", "avx512_fp16", 0),
+        ("bf16", "fp16_arith", 1),
+        ("bf16", "bf16", 0),
+        ("fp16", "fp16_arith", 0),
+        ("fp32", "avx2", 0),
+    ],
 )
 def test_a_detour_is_warned_of(precision, capability, warned, monkeypatch):
-    monkeypatch.setattr("torch.backends.cpu.get_cpu_capability", lambda: capability)
+    has = {"avx512_f": True, "avx512_bf16": False, "bf16": False, capability: True}
+    monkeypatch.setattr("torch.cpu.get_capabilities", lambda: has)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         check_precision(precision, torch.device("cpu"))
