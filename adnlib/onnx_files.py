@@ -109,7 +109,10 @@ def _check_digest(path: Path) -> None:
     except (OSError, ValueError) as error:  # mmap refuses an empty file
         raise InputError(f"{str(path)!r} cannot be read ({error}): export it again.") from None
     if mark < 0:
-        raise InputError(f"{str(path)!r} was not written by adnlib export: give a file that was.")
+        raise InputError(
+            f"{str(path)!r} was not written by adnlib export: give a file that was, or the folder "
+            "of a model."
+        )
     if not sealed:
         raise InputError(f"{str(path)!r} is damaged: copy or export it again.")
 

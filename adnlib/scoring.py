@@ -60,12 +60,13 @@ def find_images(words: Sequence[str], stdin: Iterable[str]) -> Iterator[str]:
 
 
 def load_detector(path: Path, device: str = "auto") -> Detector:
-    """The model in a folder that `fit` has written, or in an ONNX file.
+    """The model in a folder that `fit` has written, or in an ONNX file, whatever its name.
 
     Raises:
         InputError: see `AttentDifferNet.load` and `OnnxModel.load`.
     """
-    return (OnnxModel if path.suffix == SUFFIX else AttentDifferNet).load(path, device)
+    in_a_file = path.is_file() or path.suffix == SUFFIX
+    return (OnnxModel if in_a_file else AttentDifferNet).load(path, device)
 
 
 def score_files(

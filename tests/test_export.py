@@ -115,6 +115,11 @@ def test_the_commands_export_and_score(call, model, pictures, tmp_path):
     scores = [[float(row.pop("score")) for row in lines] for lines in (native, exported)]
     np.testing.assert_allclose(scores[1], scores[0], rtol=1e-5)
     assert native == exported  # path, verdict, percentile
+    renamed = tmp_path / "model"
+    renamed.write_bytes(out.read_bytes())
+    assert len(rows(call("score", renamed, pictures)[1])) == len(exported)
+    code, _, err = call("score", model.folder / "model.json", pictures)
+    assert (code, "or the folder of a model" in err) == (2, True)
     code, _, err = call("export", model.folder, "--out", out)
     assert (code, "--force to replace" in err) == (2, True)
     assert call("export", model.folder, "--out", out, "--force")[0] == 0
