@@ -106,7 +106,9 @@ def _check_digest(path: Path) -> None:
             digest = hashlib.sha256(memoryview(read)[:place])
             digest.update(_BLANK + read[place + 64 :])
             sealed = mark >= 0 and digest.hexdigest().encode() == read[place : place + 64]
-    except (OSError, ValueError) as error:  # mmap refuses an empty file
+    except ValueError:  # mmap refuses an empty file
+        mark, sealed = -1, False
+    except OSError as error:
         raise InputError(f"{str(path)!r} cannot be read ({error}): export it again.") from None
     if mark < 0:
         raise InputError(

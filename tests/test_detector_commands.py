@@ -405,16 +405,23 @@ def test_a_mistake_in_score_is_one_sentence(call, data, model, tmp_path, words, 
     assert out in ("", "path,score,verdict,percentile,error\n")
 
 
-@pytest.mark.parametrize("kind", ["missing", "file", "run-all's folder"])
-def test_what_is_no_model_is_one_sentence(call, data, tmp_path, kind):
-    if kind == "file":
+@pytest.mark.parametrize(
+    ("there", "message"),
+    [
+        ("nothing", "model.json' is missing"),
+        ("file", "or the folder of a model"),
+        ("run-all's folder", "model.json' is missing"),
+    ],
+)
+def test_what_is_no_model_is_one_sentence(call, data, tmp_path, there, message):
+    if there == "file":
         (tmp_path / "m").touch()
-    elif kind != "missing":
+    elif there != "nothing":
         (tmp_path / "m").mkdir()
         (tmp_path / "m" / "params.json").touch()
     code, _, err = call("score", "m", data / "part")
     assert code == 2
-    assert "model.json' is missing" in err
+    assert message in err
     assert err.count("\n") == 1
 
 

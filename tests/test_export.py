@@ -145,7 +145,7 @@ def test_one_changed_byte_is_found(exported, tmp_path, place):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "cannot be read"),
+        (b"", "was not written by adnlib export"),
         (b"no graph", "was not written by adnlib export"),
         (None, "is missing"),
     ],
