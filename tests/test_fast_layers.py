@@ -195,7 +195,8 @@ def test_a_pool_with_attention_is_by_rows_too():
     assert torch.equal(fast_layers.run(nn.Sequential(Coupled(pool, attention)), x), expected)
 
 
-def test_hooks_are_heard():
+def test_hooks_are_heard(monkeypatch):
+    pretend(monkeypatch, "AVX2")  # by whose ways all three layers would go
     colours, pool = nn.Conv2d(3, 16, 5, 4).requires_grad_(False), nn.MaxPool2d(3, 2)
     coupled = Coupled(nn.MaxPool2d(3, 2), nn.Hardtanh())
     layers = nn.Sequential(colours, pool, coupled)
