@@ -51,6 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         0; 1 if a run failed, an image could not be read, or no data in a folder can be used; 2 for
         a mistake in the input; 130 if interrupted.
     """
+    _open_closed_streams()
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup leaves it
             signal.signal(number, signal.default_int_handler)
@@ -63,6 +64,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("interrupted; the same command goes on from here", file=sys.stderr)
         return 130
+
+
+def _open_closed_streams() -> None:
+    """As `adnlib ... <&- >&-` leaves them; else the next file that is opened takes their number."""
+    for stream, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, stream) is None:
+            setattr(sys, stream, Path(os.devnull).open(mode))  # noqa: SIM115 (until the end)
 
 
 # The commands import what they need: torch takes seconds, and `cell` waits for a kernel only.

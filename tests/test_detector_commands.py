@@ -564,6 +564,21 @@ def test_a_reader_who_has_enough_is_no_mistake(data, model):
     assert done.returncode == 0
 
 
+@pytest.mark.slow
+def test_closed_streams_are_empty_ones(data, model):
+    image = data / "part" / "train" / "good" / "0.png"
+    command = f"{sys.executable} -m adnlib score {model} - {image} <&- >&-"
+    done = subprocess.run(
+        ["bash", "-c", command],
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+        cwd=project_path("."),
+    )
+    assert (done.returncode, done.stderr.count("\n")) == (0, 1), done.stderr
+    assert done.stderr.startswith("1 images in ")
+
+
 def test_scoring_needs_neither_jupyter_nor_the_workflow():
     lacking = ["IPython", "ipykernel", "ipywidgets", "jupyterlab", "nbformat", "papermill"]
     code = (
