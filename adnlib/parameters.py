@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import ast
-import itertools
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from adnlib.errors import InputError
 from adnlib.settings import check_names, check_type
 
 
@@ -22,28 +22,59 @@ def check_parameters(namespace: Mapping[str, Any], known: Iterable[str]) -> dict
 
     Papermill sets any name that it is given, to what it takes its value for; here a name that the
     notebook does not know is refused, and a value is of the type that the notebook gave it first.
+    Looked at are the cells of plain values, and those that give a known name one, which were run
+    since the last check: a mistake can be mended and its cell run again. A Python program has no
+    cells, and gives what it holds.
 
     Raises:
-        InputError: a cell before the one that calls this assigns an unknown name, or a value of
-            another type.
+        InputError: one of these cells assigns an unknown name, or a value of another type; or a
+            known name has none.
     """
-    cells = itertools.takewhile(lambda cell: "check_parameters" not in cell, namespace["In"])
-    first: dict[str, ast.expr] = {}
-    for cell in cells:
-        for statement in ast.parse(cell).body:
-            if isinstance(statement, ast.Assign):
-                for target in statement.targets:
-                    first.setdefault(ast.unparse(target), statement.value)
     known = list(known)
-    check_names(first, known, "parameter")
-    return {name: _typed(name, namespace[name], first[name]) for name in known}
+    before: dict[str, ast.expr] = {}
+    latest: dict[str, ast.expr] = {}
+    *cells, _ = namespace.get("In", [""])  # but for the one that calls this
+    for cell in cells:
+        if "check_parameters" in cell:
+            before |= latest
+            latest = {}
+        else:
+            latest = _assigned(cell, known) | latest
+    check_names(latest, known, "parameter")
+    if lacking := [name for name in known if name not in namespace]:
+        raise InputError(f"{lacking[0]} has no value: run the cell of parameters first.")
+    first = before | latest
+    return {
+        name: _typed(name, namespace[name], first[name]) if name in first else namespace[name]
+        for name in known
+    }
+
+
+def _assigned(cell: str, known: Iterable[str]) -> dict[str, ast.expr]:
+    """What a cell of parameters gives names first; none of other cells, or of one with a mistake,
+    which was not run."""
+    try:
+        statements = ast.parse(cell).body
+    except SyntaxError:
+        return {}
+    given = [each for each in statements if isinstance(each, ast.Assign)]
+    first = {ast.unparse(to): each.value for each in reversed(given) for to in each.targets}
+    only_values = given == statements and all(map(_is_literal, first.values()))
+    return first if only_values or first.keys() & set(known) else {}
+
+
+def _is_literal(value: ast.expr) -> bool:
+    try:
+        ast.literal_eval(value)
+    except ValueError:
+        return False
+    return True
 
 
 def _typed(name: str, value: Any, first: ast.expr) -> Any:
-    try:
-        default = ast.literal_eval(first)
-    except ValueError:  # computed, by who changed the notebook
+    if not _is_literal(first):  # computed, by who changed the notebook
         return value
+    default = ast.literal_eval(first)
     if type(default) is str and type(value) in (int, float):  # a folder may be called 2024
         return str(value)
     if type(default) is bool and value in ("true", "false"):  # which papermill takes for words

@@ -9,8 +9,40 @@ CELLS = ["", "a = 1\nb = 2", "b = 3", "parameters = check_parameters(globals())"
 
 
 def test_parameters_come_from_the_notebooks_globals():
-    namespace = {"In": [*CELLS, "later = 1"], "a": 1, "b": 3, "later": 1}
+    namespace = {"In": CELLS, "a": 1, "b": 3, "other": 1}
     assert check_parameters(namespace, ["a", "b"]) == {"a": 1, "b": 3}
+
+
+def test_cells_of_something_else_are_not_looked_at():
+    cells = ["import os\nhome = os.getcwd()", *CELLS[1:-1], "rows = len('ab')\nrows", CELLS[-1]]
+    assert check_parameters({"In": cells, "a": 1, "b": 3}, ["a", "b"]) == {"a": 1, "b": 3}
+
+
+def test_a_notebook_is_run_again_from_its_first_cell():
+    later = ["table = read(a)\ntable", "fig, axes = draw(table)"]
+    namespace = {"In": [*CELLS, *later, *CELLS], "a": 1, "b": 3}
+    assert check_parameters(namespace, ["a", "b"]) == {"a": 1, "b": 3}
+
+
+@pytest.mark.parametrize("mistake", ["aa = 1", "a = '1'", "a = 1\nb = 2\nc = 3", "a = (1"])
+def test_a_mistake_can_be_mended_in_a_running_notebook(mistake):
+    check = CELLS[-1]
+    cells = ["", mistake, check, "a = 1", check]
+    assert check_parameters({"In": cells, "a": 1}, ["a"]) == {"a": 1}
+    with pytest.raises(InputError, match="no parameter 'aa'"):
+        check_parameters({"In": [*cells, "aa = 1", check], "a": 1}, ["a"])
+    again = {"In": [*cells, check], "a": "1"}
+    with pytest.raises(InputError, match="a is '1', which is no int"):
+        check_parameters(again, ["a"])
+
+
+def test_a_parameter_that_no_cell_has_set_is_named():
+    with pytest.raises(InputError, match="b has no value: run the cell of parameters first"):
+        check_parameters({"In": ["", "a = 1", CELLS[-1]], "a": 1}, ["a", "b"])
+
+
+def test_a_python_program_has_no_cells():
+    assert check_parameters({"a": 1, "b": "x"}, ["a", "b"]) == {"a": 1, "b": "x"}
 
 
 @pytest.mark.parametrize(
