@@ -20,6 +20,7 @@ import pandas as pd
 import torch
 
 from adnlib import datasets
+from adnlib.catalogue import category_name, dataset_name
 from adnlib.errors import InputError, writing
 from adnlib.evaluation import roc
 from adnlib.explain import saliency
@@ -66,6 +67,11 @@ class Run:
     """
 
     def __init__(self, settings: Settings) -> None:
+        settings = dataclasses.replace(
+            settings,
+            dataset=dataset_name(settings.dataset),
+            category=category_name(settings.category),
+        )
         self.settings = settings
         self.data_folder = datasets.locate(
             project_path(settings.data_root), settings.dataset, settings.category

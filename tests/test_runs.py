@@ -49,6 +49,16 @@ def whole_run(settings):
     return run, run.finish()
 
 
+def test_a_run_is_filed_under_the_catalogues_names(data_root, settings, tmp_path):
+    (tmp_path / "root").mkdir()
+    (tmp_path / "root" / "MVTec").symlink_to(data_root / "sets")
+    named = {"dataset": "mvtec", "category": "Part", "data_root": str(tmp_path / "root")}
+    run = runs.Run(dataclasses.replace(settings, **named))
+    assert run.folder == tmp_path / "runs" / "mvtec_ad" / "part" / "none" / "seed0"
+    kept = json.loads((run.folder / "params.json").read_text())["settings"]
+    assert (kept["dataset"], kept["category"]) == ("mvtec_ad", "part")
+
+
 def test_a_run_leaves_what_the_report_reads(settings, tmp_path):
     run, metrics = whole_run(dataclasses.replace(settings, attention="se", save_model=True))
     folder = tmp_path / "runs" / "sets" / "part" / "se" / "seed0"
