@@ -35,14 +35,15 @@ parameters = check_parameters(globals(), ["data_root", "pictures"])
 import matplotlib.pyplot as plt
 import pandas as pd
 
-from adnlib import datasets
+from adnlib import datasets, inventory
+from adnlib.catalogue import CATALOGUE, Counts
 from adnlib.demo import make_demo
+from adnlib.errors import InputError
 from adnlib.images import read_image
-from adnlib.masks import check_masks
 from adnlib.settings import check_positive
 
 check_positive(parameters, "pictures")
-root = project_path(data_root)
+root = project_path(parameters["data_root"])
 if root == project_path("data/demo"):
     make_demo(root)
 
@@ -61,36 +62,21 @@ pd.DataFrame(
         "licence": info.licence,
         "page": info.page,
     }
-    for name, info in datasets.CATALOGUE.items()
+    for name, info in CATALOGUE.items()
     for category, counts in (info.categories or {"any": None}).items()
 )
 
 # %% [markdown]
 # ## What was found
 #
-# Counts of images, and a remark where they differ from the published ones.
+# Counts of images, whether they are the published ones, what is odd, and what is missing.
 
 # %%
-tables = {
-    (found.dataset, found.category): (
-        found.folder,
-        datasets.read_samples(found.folder, need_train=False),
-    )
-    for found in datasets.find(root)
-}
-everything = pd.concat(
-    samples.assign(dataset=dataset, category=category)
-    for (dataset, category), (_, samples) in tables.items()
-)
-everything.groupby(["dataset", "category", "split", "defect"]).size().rename("images").to_frame()
-
-# %%
-for (dataset, category), (folder, samples) in tables.items():
-    for warning in (
-        datasets.check_counts(dataset, category, samples),
-        check_masks(folder, samples),
-    ):
-        print(warning or f"{dataset}/{category}: as expected")
+found = inventory.take(root)
+print(inventory.render(found))
+with_images = [each.found for each in found.categories if each.counts != Counts(0, 0, 0)]
+if not with_images:
+    raise InputError(f"{str(root)!r} holds no images of a category: give a folder of data sets.")
 
 # %% [markdown]
 # ## Pictures
@@ -99,14 +85,15 @@ for (dataset, category), (folder, samples) in tables.items():
 
 # %%
 fig, axes = plt.subplots(
-    len(tables), pictures, figsize=(2 * pictures, 2.3 * len(tables)), squeeze=False
+    len(with_images), pictures, figsize=(2 * pictures, 2.3 * len(with_images)), squeeze=False
 )
-for row, ((_, category), (folder, samples)) in zip(axes, tables.items(), strict=True):
+for row, place in zip(axes, with_images, strict=True):
+    samples = datasets.read_samples(place.folder, need_train=False)
     ordered = samples.sort_values("label", kind="stable").reset_index(drop=True)
     shown = datasets.at_even_steps(ordered, pictures)
     for axis, sample in zip(row, shown.itertuples(), strict=False):
-        axis.imshow(read_image(folder / sample.path, 256).permute(1, 2, 0))
-        axis.set_title(f"{category}\n{sample.split} {sample.defect}", fontsize=9)
+        axis.imshow(read_image(place.folder / sample.path, 256).permute(1, 2, 0))
+        axis.set_title(f"{place.category}\n{sample.split} {sample.defect}", fontsize=7)
 for axis in axes.flat:
     axis.axis("off")
 fig.tight_layout()

@@ -131,6 +131,7 @@ def test_train_then_tables_and_figures(results):
         ("02_train", ["atention", "cbam"], "there is no parameter 'atention': did you mean"),
         ("00_quickstart", ["dataset", "demo_part"], "there is no demo set 'demo_part': did you"),
         ("01_datasets", ["pictures", "0"], "pictures is 0: give a number above 0"),
+        ("01_datasets", ["data_root", str(FOLDER)], "holds no images of a category: give a folder"),
     ],
 )
 def test_a_mistyped_parameter_stops_papermill_before_anything_is_written(
