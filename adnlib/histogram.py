@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import seaborn as sns
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
@@ -91,13 +92,18 @@ class Histogram:
                 clip_on=False,
                 label=f"held out, good ({held.size})",
             )
-        self._axes.set_xscale("log")
         self._axes.set(xlim=self.limits, xlabel="anomaly score", ylabel="test images")
-        spread = self.limits[1] / self.limits[0]
-        if spread < _DECADES:  # too few powers of ten to read it by
-            ticks = MaxNLocator(6) if spread < _NARROW else LogLocator(subs=(1, 2, 5))
-            self._axes.xaxis.set_major_locator(ticks)
-            self._axes.xaxis.set_major_formatter("{x:g}")
-            self._axes.xaxis.set_minor_formatter(NullFormatter())
+        set_score_axis(self._axes)
         self._axes.yaxis.set_major_locator(MaxNLocator(integer=True))
         self._axes.figure.legend(loc="outside upper center", ncols=len(KINDS) + 1, frameon=False)
+
+
+def set_score_axis(axes: Axes) -> None:
+    """Make the x axis logarithmic, with ticks that can be read however few decades it spans."""
+    axes.set_xscale("log")
+    low, high = axes.get_xlim()
+    if high / low < _DECADES:  # too few powers of ten to read it by
+        ticks = MaxNLocator(6) if high / low < _NARROW else LogLocator(subs=(1, 2, 5))
+        axes.xaxis.set_major_locator(ticks)
+        axes.xaxis.set_major_formatter("{x:g}")
+        axes.xaxis.set_minor_formatter(NullFormatter())

@@ -52,6 +52,7 @@ from adnlib.datasets import read_samples
 from adnlib.demo import DEMO_SETS, make_demo
 from adnlib.evaluation import roc
 from adnlib.explain import saliency
+from adnlib.histogram import set_score_axis
 from adnlib.images import load_images, read_image
 from adnlib.overlays import overlay
 from adnlib.settings import check_names
@@ -118,7 +119,8 @@ left.plot([0, 1], [0, 1], ":", color="gray")
 left.set(xlabel="false positive rate", ylabel="true positive rate", aspect="equal")
 sns.stripplot(x=scores, y=test["defect"].to_numpy(), hue=test["defect"].to_numpy(), ax=right)
 right.axvline(model.threshold.value, color="gray", linestyle="--")
-right.set(xscale="log", xlabel="anomaly score", ylabel="")
+right.set(xlabel="anomaly score", ylabel="")
+set_score_axis(right)
 fig.tight_layout()
 
 # %% [markdown]

@@ -96,6 +96,7 @@ import matplotlib.pyplot as plt
 import seaborn as sns
 import torch
 
+from adnlib.histogram import set_score_axis
 from adnlib.provenance import describe_device
 
 sns.set_theme(style="whitegrid", palette="colorblind")
@@ -136,8 +137,9 @@ run.model
 run.train()
 
 # %%
-fig, axes = plt.subplots(1, 3, figsize=(12, 3))
-for axis, column in zip(axes, ["holdout_loss", "test_auroc", "feature_variance"], strict=True):
+told = run.history[["holdout_loss", "test_auroc", "feature_variance"]].dropna(axis=1)
+fig, axes = plt.subplots(1, len(told.columns), figsize=(4 * len(told.columns), 3))
+for axis, column in zip(axes, told.columns, strict=True):
     sns.lineplot(run.history, x="epoch", y=column, marker="o", ax=axis)
     axis.set_title(column.replace("_", " "))
     axis.set_ylabel("")
@@ -159,6 +161,7 @@ axis = sns.histplot(
     common_norm=False,
 )
 axis.set_xlabel("anomaly score (last epoch)")
+set_score_axis(axis)
 
 # %% [markdown]
 # ## Where it looks
