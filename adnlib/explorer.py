@@ -225,7 +225,7 @@ class _Row(VBox):
                 sample = samples[position]
                 path = Path(sample["path"])
                 picture = thumbnail(images / path)
-                kind = sample["defect"] if picture else "(no picture)"
+                kind = sample["defect"] if picture else f"{sample['defect']}, no picture"
                 button.description = f"{path.name}\n{kind}\n{sample[column]:.4g}"
                 button.tooltip = sample["path"]
                 if picture:

@@ -22,6 +22,11 @@
 # Every number here is made from finished run folders. *Selected*: the epoch with the lowest loss of
 # held-out good images. *Best on test* looks at the test labels, as DifferNet's published code does,
 # and is too good by construction.
+#
+# [Summary](#Summary) · [AUROC by category](#AUROC-by-category) ·
+# [How sure the numbers are](#How-sure-the-numbers-are) · [ROC curves](#ROC-curves) ·
+# [Where the detectors look](#Where-the-detectors-look) ·
+# [What ran](#What-ran,-where,-and-for-how-long)
 
 # %% [markdown] tags=["notebook-only"]
 # ## Parameters

@@ -136,7 +136,7 @@ def test_a_thumbnail_opens_its_image_with_the_map(results: Path) -> None:
 def test_missing_images_and_maps_are_said(results: Path) -> None:
     explorer = Explorer(results)
     choose(explorer, 1)
-    assert "(no picture)" in thumbnails(explorer)[0].description
+    assert ", no picture" in thumbnails(explorer)[0].description
     thumbnails(explorer)[0].click()
     assert "The image is no longer at" in text(explorer)
     exhibit = open_run(results / "a/runs/plates/plates/none/seed0")

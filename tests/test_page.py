@@ -73,6 +73,14 @@ def test_nothing_is_loaded_from_elsewhere(html: str) -> None:
 
 
 @pytest.mark.slow
+def test_the_contents_lead_to_every_part(html: str) -> None:
+    contents = html[: html.index("<h2")]
+    linked = re.findall(r'<a href="#([^"]+)"', contents)
+    assert linked == re.findall(r'<h2 id="([^"]+)"', html)
+    assert len(linked) == 6
+
+
+@pytest.mark.slow
 def test_every_picture_is_whole_and_described(html: str) -> None:
     pictures = re.findall("<img[^>]*>", html)
     assert len(pictures) == 3
