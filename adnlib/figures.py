@@ -6,7 +6,7 @@ Drawn from `scores.csv` of finished runs; trains nothing.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from textwrap import wrap
@@ -21,8 +21,8 @@ from matplotlib.lines import Line2D
 from adnlib.errors import InputError, writing
 from adnlib.evaluation import MeanRoc, Roc, mean_roc, roc
 from adnlib.record import FinishedRun
-from adnlib.records import read_runs, readable, sorted_variants
-from adnlib.report import alert, circumstances, dataset_title
+from adnlib.records import asked_seeds, read_runs, readable, sorted_variants
+from adnlib.report import FEWER, FEWER_SEEDS, alert, circumstances, dataset_title
 from adnlib.variants import variant_settings, variant_title
 
 ALERT_COLOUR = "#b2182b"
@@ -53,8 +53,11 @@ def draw_roc(results: str | Path, dataset: str) -> list[Path]:
             "scores: delete these run folders and run them again."
         )
     means = {cell: mean_roc(of_cell) for cell, of_cell in curves.items()}
+    seeds = {cell: len(of_cell) for cell, of_cell in curves.items()}
+    fullest = max(*seeds.values(), asked_seeds(results).get(dataset, 0))
+    fewer = {cell for cell, count in seeds.items() if count < fullest}
     with style():
-        figure = _roc_figure(found, means)
+        figure = _roc_figure(found, means, fewer)
         return save(figure, Path(results) / "figures" / f"roc_{dataset}")
 
 
@@ -105,7 +108,11 @@ def _curve(run: FinishedRun) -> Roc:
     return roc(scores["label"], scores["score_last"])
 
 
-def _roc_figure(found: Sequence[FinishedRun], means: dict[tuple[str, str], MeanRoc]) -> Figure:
+def _roc_figure(
+    found: Sequence[FinishedRun],
+    means: dict[tuple[str, str], MeanRoc],
+    fewer: Collection[tuple[str, str]],
+) -> Figure:
     categories = sorted({category for category, _ in means})
     variants = [v for v in sorted_variants(found) if any(key[1] == v for key in means)]
     columns = 3 if len(categories) == 3 else math.ceil(math.sqrt(len(categories)))
@@ -116,6 +123,7 @@ def _roc_figure(found: Sequence[FinishedRun], means: dict[tuple[str, str], MeanR
     warning = wrap(alert(found), round(width * 12))
     several = any(np.isfinite(mean["auroc_std"]) for mean in means.values())
     small_print = f"{circumstances(found)}. AUROC in percent{_OVER_SEEDS if several else '.'}"
+    small_print += f" {FEWER_SEEDS}" if fewer else ""
     notes = wrap(small_print, round(width * 17))
     names_beside = min(len(variants), columns, 3)
     legend_rows = math.ceil(len(variants) / names_beside)
@@ -136,7 +144,8 @@ def _roc_figure(found: Sequence[FinishedRun], means: dict[tuple[str, str], MeanR
     for index, category in enumerate(categories):
         axes = figure.add_subplot(grid[divmod(index, columns)])
         axes.set_title(category, fontsize="medium", pad=4)
-        _panel(axes, {v: means[category, v] for v in variants if (category, v) in means})
+        of_panel = {v: means[category, v] for v in variants if (category, v) in means}
+        _panel(axes, of_panel, [v for v in of_panel if (category, v) in fewer])
         if index + columns >= len(categories):
             axes.set_xlabel("false positive rate", labelpad=2)
         else:
@@ -162,7 +171,7 @@ def _roc_figure(found: Sequence[FinishedRun], means: dict[tuple[str, str], MeanR
     return figure
 
 
-def _panel(axes: Axes, means: dict[str, MeanRoc]) -> None:
+def _panel(axes: Axes, means: dict[str, MeanRoc], fewer: Collection[str]) -> None:
     axes.plot([0, 1], [0, 1], color="0.7", linewidth=0.8, linestyle=":", zorder=1)
     for variant, mean in means.items():
         look = line_style(variant)
@@ -171,6 +180,7 @@ def _panel(axes: Axes, means: dict[str, MeanRoc]) -> None:
             auroc += f" ± {100 * mean['auroc_std']:.1f}"
             band: dict[str, Any] = {"color": look["color"], "alpha": 0.14, "linewidth": 0}
             axes.fill_between(mean["fpr"], mean["low"], mean["high"], **band)
+        auroc += f" {FEWER}" if variant in fewer else ""
         start = np.insert(mean["fpr"], 0, 0), np.insert(mean["tpr"], 0, 0)
         axes.plot(*start, **look, label=auroc, clip_on=False, zorder=3)
     axes.legend(loc="lower right", handlelength=2.2, framealpha=0.85, edgecolor="none")

@@ -14,6 +14,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
 
 from adnlib.comparison import MEAN
 from adnlib.figures import ALERT_COLOUR, line_style, save, style
@@ -22,6 +23,7 @@ from adnlib.report import SELECTION_NAMES, alert
 from adnlib.variants import variant_order, variant_settings, variant_title
 
 _LINE = 0.2  # inches a variant of a category, or a row of the legend
+_NAMES, _CHARACTER = 1.7, 0.066  # inches left of the panels, at least, and of each character
 _LEGEND_COLUMNS = 3
 
 
@@ -50,8 +52,13 @@ def _figure(table: pd.DataFrame, warning: str) -> Figure:
     width, height = 8.0, body + top + bottom
     figure = Figure(figsize=(width, height))
     panels = figure.subplots(1, len(selections), sharex=True, squeeze=False)[0]
+    names = max(len(name) for group in groups for name in group)
     figure.subplots_adjust(
-        left=0.21, right=0.98, top=1 - top / height, bottom=bottom / height, wspace=0.08
+        left=max(_NAMES, _CHARACTER * names) / width,
+        right=0.98,
+        top=1 - top / height,
+        bottom=bottom / height,
+        wspace=0.08,
     )
     for axes, selection in zip(panels, selections, strict=True):
         rows = table[table["epoch_selection"] == selection]
@@ -60,8 +67,7 @@ def _figure(table: pd.DataFrame, warning: str) -> Figure:
         axes.tick_params(labelleft=axes is panels[0])
     figure.text(
         *(0.5, (legend + 0.15) / height),
-        "points of AUROC over DifferNet, same seeds and images; bars: 95 % bootstrap interval over "
-        "both",
+        _what(table["seeds"]),
         ha="center",
         va="center",
     )
@@ -69,7 +75,7 @@ def _figure(table: pd.DataFrame, warning: str) -> Figure:
         0.5, 1 - 0.1 / height, warning, color=ALERT_COLOUR, ha="center", va="top", wrap=True
     )
     figure.legend(
-        [Line2D([], [], marker="o", **_look(variant)) for variant in variants],
+        [Line2D([], [], **_look(variant)) for variant in variants],
         [variant_title(variant) for variant in variants],
         loc="lower center",
         ncols=min(len(variants), _LEGEND_COLUMNS),
@@ -88,7 +94,9 @@ def _panel(
             row = cells.get((*group, variant))
             if row is None:
                 continue
-            look = _look(variant) | {"marker": "D" if group[1] == MEAN else "o"}
+            look = _look(variant)
+            if group[1] == MEAN:
+                look["markersize"] *= 1.2
             y = index * step + place
             axes.plot([row["low"], row["high"]], [y, y], **look | {"marker": ""})
             axes.plot(row["difference"], y, **look)
@@ -96,12 +104,24 @@ def _panel(
     middles = [index * step + (len(variants) - 1) / 2 for index in range(len(groups))]
     axes.set_yticks(middles, [f"{dataset}\n{category}" for dataset, category in groups])
     axes.set_ylim(step * len(groups) - 0.85, -0.85)
+    axes.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
     axes.grid(visible=False, axis="y")
 
 
 def _look(variant: str) -> dict[str, Any]:
-    """Colour and width; lines are whole, for their ends are the interval's. Hollow: untrained."""
-    look = line_style(variant)
-    filled = "attention_training" not in variant_settings(variant)
-    face = look["color"] if filled else "white"
-    return look | {"linestyle": "-", "markersize": 4, "markerfacecolor": face}
+    """Colour and width; lines are whole, for their ends are the interval's. Hollow: untrained;
+    square: standardised features."""
+    look, told = line_style(variant), variant_settings(variant)
+    face = "white" if "attention_training" in told else look["color"]
+    marker = "s" if "standardize" in told else "o"
+    return look | {"linestyle": "-", "marker": marker, "markersize": 4, "markerfacecolor": face}
+
+
+def _what(seeds: pd.Series) -> str:
+    if (seeds == 1).all():
+        pairs, over = "same seed and images", "images"
+    else:
+        fewest, most = seeds.min(), seeds.max()
+        count = f"{most}" if fewest == most else f"{fewest} to {most}"
+        pairs, over = f"same seeds ({count}) and images", "both"
+    return f"points of AUROC over DifferNet, {pairs}; bars: 95 % bootstrap interval over {over}"

@@ -9,6 +9,7 @@ it is brighter.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from textwrap import wrap
@@ -80,9 +81,12 @@ def draw_gradcam(
     paths = read_named(named, found) if named else None
     chosen = choose(found, anomalous or (1 if several else 3), paths, kind)
     if not chosen:
+        has, how = f"maps ({MAPS}), or", "with map_views above 0, or with save_model"
+        if kind != USUAL:
+            has, how = f"maps of this kind ({kind.name}), or", "with save_model"
         raise InputError(
-            f"No finished run of {dataset} in {results} has maps ({MAPS}), or a model to make them "
-            "by: run it again, with map_views above 0, or with save_model."
+            f"No finished run of {dataset} in {results} has {has} a model to make them by: run it "
+            f"again, {how}."
         )
     own = "" if kind == USUAL else f"_{kind.name}"
     path = Path(results) / "figures" / f"gradcam_{dataset}{own}"
@@ -102,11 +106,12 @@ def _figure(
     width = max(_LABELS + across + _MARGIN, 5.5)
     title = wrap(f"{dataset_title(found)}: where the detectors look", round(width * 12))
     warning = wrap(alert(found), round(width * 12))
-    seeds = {category.seed for category in chosen}
-    of_seed = f"Runs of seed {seeds.pop()}." if len(seeds) == 1 else "Seeds: see the list."
+    seeds = {category.category: category.seed for category in chosen}
+    shown = [run for run in found if seeds.get(run.category) == run.seed]
+    one = "" if len({*seeds.values()}) == 1 else "; of each category one, which the list names"
     rule = RULE if set(pd.concat([c.images for c in chosen])["rule"]) != {"named"} else ""
     grey = "" if photographs else "Grey: silhouettes in the photographs' place. "
-    legend = f"{circumstances(found)}. {of_seed} {kind.title} {_HOW_TO_READ} {grey}{rule}"
+    legend = f"{circumstances(shown)}{one}. {kind.title} {_HOW_TO_READ} {grey}{rule}"
     notes = wrap(legend, round(width * 16.5))
     head = 0.15 + 0.2 * len(title) + 0.17 * len(warning)
     block_height = _NAMES + _INPUT_ROW + len(variants) * _ROW + 0.1
@@ -114,7 +119,7 @@ def _figure(
     figure = Figure(figsize=(width, height))
     page = _Page(figure)
     page.text(width / 2, 0.08, "\n".join(title), fontsize="large")
-    loud = {"color": ALERT_COLOUR, "weight": "bold"}
+    loud: dict[str, Any] = {"color": ALERT_COLOUR, "weight": "bold"}
     page.text(width / 2, 0.12 + 0.2 * len(title), "\n".join(warning), **loud)
     for index, block in enumerate(blocks):
         top = head + index * block_height
@@ -140,9 +145,15 @@ class _Page:
         box = (left / self.width, bottom / self.height, width / self.width, height / self.height)
         return self.figure.add_axes(box)
 
-    def text(self, left: float, top: float, text: str, **look: Any) -> None:
+    def text(
+        self, left: float, top: float, text: str, within: float = math.inf, **look: Any
+    ) -> None:
+        """A text, in smaller letters where it is wider than `within`."""
         look = {"ha": "center", "va": "top"} | look
-        self.figure.text(left / self.width, 1 - top / self.height, text, **look)
+        placed = self.figure.text(left / self.width, 1 - top / self.height, text, **look)
+        wide = placed.get_window_extent().width / self.figure.dpi
+        if wide > within:
+            placed.set_fontsize(float(placed.get_fontsize()) * within / wide)
 
 
 def _blocks(chosen: Sequence[Chosen]) -> list[list[Chosen]]:
@@ -181,14 +192,15 @@ def _draw_category(
     photographs: bool,
 ) -> None:
     pictures = len(category.images) * (_PICTURE + _GAP) - _GAP
-    page.text(left + pictures / 2, top + 0.02, category.category, weight="bold")
+    room = pictures + _BETWEEN - _GAP
+    page.text(left + pictures / 2, top + 0.02, category.category, room, weight="bold")
     for column, image in enumerate(category.images.to_dict("records")):
         x, y = left + column * (_PICTURE + _GAP), top + _NAMES
         pixels = read_image(category.folder / image["path"], _PIXELS)
         pixels = pixels if photographs else silhouette(pixels)
         mask = read_mask(category.folder / image["mask"], _PIXELS) if image["mask"] else None
         kind = image["defect"] if image["label"] else "normal"
-        page.text(x + _PICTURE / 2, y - 0.04, kind, va="bottom")
+        page.text(x + _PICTURE / 2, y - 0.04, kind, _PICTURE, va="bottom")
         draw_picture(page.axes(x, y, _PICTURE, _PICTURE), as_pixels(pixels), mask)
         for row, variant in enumerate(variants, start=1):
             if variant not in category.maps:

@@ -21,6 +21,7 @@ from adnlib.folders import FAILED, is_done
 from adnlib.record import FinishedRun
 from adnlib.records import asked_cells, asked_seeds, read_runs
 from adnlib.report import (
+    CHOICE_OF_PUBLISHED,
     FEWER,
     SELECTION_NAMES,
     alert,
@@ -100,9 +101,8 @@ def published_sheets(found: Sequence[FinishedRun], table: pd.DataFrame) -> Itera
         group = [run for run in found if run.dataset == dataset]
         yield Sheet(
             title=f"{dataset_title(group)}: ours beside the published AUROC, percent",
-            caption=f"{circumstances(group)}. Difference: best on test minus published, since "
-            "DifferNet's published numbers are the best on the test set, and how AttentDifferNet's "
-            f"epoch was chosen is not public. {FEWER}: fewer runs than asked for, or than others.",
+            caption=f"{circumstances(group)}. Difference: best on test minus published. "
+            f"{CHOICE_OF_PUBLISHED} {FEWER}: fewer runs than asked for, or than others.",
             header=[
                 *("category", "method"),
                 *(SELECTION_NAMES[name] for name in rows["epoch_selection"].unique()),

@@ -47,10 +47,15 @@ SELECTION_NAMES = {
 SELECTION_TITLES = {
     "last": "last epoch",
     "selected": "epoch with the lowest loss of held-out good images",
-    "best_on_test": "best epoch on the test set (the paper's way, optimistic)",
+    "best_on_test": "best epoch on the test set (as DifferNet does, optimistic)",
     "averaged": f"scores averaged over the last {AVERAGED} evaluations",
 }
+CHOICE_OF_PUBLISHED = (
+    "DifferNet's own paper (arXiv:2008.12577) reports the best epoch on the test set; which epoch "
+    "the other published numbers are of is not public."
+)
 FEWER = "†"
+FEWER_SEEDS = f"{FEWER} from fewer seeds than asked for or than others (auroc.csv lists them)."
 
 
 def write_tables(results: str | Path) -> list[Path]:
@@ -196,9 +201,7 @@ def _caption(group: list[FinishedRun], rows: pd.DataFrame) -> str:
     )
     parts = [f"{circumstances(group)}.", spread]
     if rows["fewer_seeds"].any():
-        parts.append(
-            f"{FEWER} from fewer seeds than asked for or than others (auroc.csv lists them)."
-        )
+        parts.append(FEWER_SEEDS)
     categories = {run.category for run in group}
     common = common_categories(group)
     if not common:
@@ -223,8 +226,5 @@ def _notes(dataset: str, beside: dict[str, list[Published | None]]) -> list[str]
     if elsewhere:
         notes.append(f"Published means over the whole data set: {'; '.join(elsewhere)}.")
     if beside:
-        notes.append(
-            "DifferNet's published numbers are of the best epoch on the test set; how the paper "
-            "chose AttentDifferNet's epoch is not public."
-        )
+        notes.append(CHOICE_OF_PUBLISHED)
     return notes

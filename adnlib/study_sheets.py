@@ -20,6 +20,11 @@ from adnlib.report import (
 from adnlib.tables import Cell, Sheet
 from adnlib.variants import variant_title
 
+_INTERVAL = (
+    "In brackets: 95 % bootstrap interval over seeds and test images, of a single seed over test "
+    "images alone"
+)
+
 
 def study_sheets(
     found: Sequence[FinishedRun],
@@ -38,7 +43,10 @@ def study_sheets(
             caption=f"{circumstances(group)}. Means over seeds. Interval: 95 % bootstrap over test "
             "images. Best F1 is at the threshold that the test labels make best. The other epoch "
             "selections: statistics.csv.",
-            header=["category", "method", "AUROC", "interval", "AP", "best F1", "FPR at 95 % TPR"],
+            header=[
+                *("category", "method", "seeds", "AUROC", "interval"),
+                *("AP", "best F1", "FPR at 95 % TPR"),
+            ],
             rows=[[Cell(text) for text in _measured(row)] for row in rows.to_dict("records")],
             alert=alert(group),
             names=2,
@@ -48,16 +56,13 @@ def study_sheets(
             yield Sheet(
                 title=f"{dataset_title(group)}: points of AUROC over DifferNet, paired",
                 caption=f"{circumstances(group)}. Selected: by the lowest loss of held-out good "
-                "images. In brackets: 95 % bootstrap interval over seeds "
-                "and test images, which few seeds make too narrow. p: Wilcoxon, last epoch, over "
-                "categories, or over the seeds of the only one; fewer than six pairs cannot reach "
-                "0.05.",
+                f"images. Seeds: those that both have. {_INTERVAL}, which few seeds make too "
+                "narrow. p: Wilcoxon, last epoch, over categories, or over the seeds of the only "
+                "one; fewer than six pairs cannot reach 0.05.",
                 header=[
-                    "category",
-                    "method",
+                    *("category", "method", "seeds"),
                     *(SELECTION_NAMES[name] for name in rows["epoch_selection"].unique()),
-                    "pairs",
-                    "p",
+                    *("pairs", "p"),
                 ],
                 rows=[[Cell(text) for text in line] for line in _differences(rows)],
                 alert=alert(group),
@@ -66,12 +71,12 @@ def study_sheets(
         rows = choice[choice["dataset"] == dataset]
         yield Sheet(
             title=f"{dataset_title(group)}: points of AUROC that the choice of the epoch adds",
-            caption=f"{circumstances(group)}. Against the last epoch of the same runs; in brackets "
-            "95 % bootstrap intervals over seeds and test images. Best on test was chosen by the "
-            "test labels, from as many looks at the test set as a run took. Behind ±: standard "
-            "deviation of AUROC over seeds, of the last epoch and of each choice.",
+            caption=f"{circumstances(group)}. Against the last epoch of the same runs. "
+            f"{_INTERVAL}. Best on test was chosen by the test labels, from as many looks at the "
+            "test set as a run took. Behind ±: standard deviation of AUROC over seeds, of the last "
+            "epoch and of each choice.",
             header=[
-                *("category", "method", SELECTION_NAMES["last"]),
+                *("category", "method", "seeds", SELECTION_NAMES["last"]),
                 *(SELECTION_NAMES[name] for name in rows["epoch_selection"].unique()),
             ],
             rows=[[Cell(text) for text in line] for line in _choices(rows, statistics)],
@@ -84,6 +89,7 @@ def _measured(row: dict[Any, Any]) -> list[str]:
     return [
         row["category"],
         row["method"],
+        str(row["seeds"]),
         with_spread(row["auroc"], row["std"]),
         f"[{row['low']:.1f}, {row['high']:.1f}]",
         *(f"{row[name]:.2f}" for name in ("average_precision", "best_f1", "fpr_at_95_recall")),
@@ -96,7 +102,7 @@ def _differences(rows: pd.DataFrame) -> Iterator[list[str]]:
         last = of_cell.iloc[0]
         pairs = "-" if pd.isna(last["pairs"]) else f"{last['pairs']:.0f}"
         p = "-" if pd.isna(last["p"]) else f"{last['p']:.3f}"
-        yield [str(category), str(method), *texts, pairs, p]
+        yield [str(category), str(method), str(last["seeds"]), *texts, pairs, p]
 
 
 def _choices(rows: pd.DataFrame, statistics: pd.DataFrame) -> Iterator[list[str]]:
@@ -111,7 +117,9 @@ def _choices(rows: pd.DataFrame, statistics: pd.DataFrame) -> Iterator[list[str]
         texts = [
             _bounded(row) + behind(row["epoch_selection"]) for row in of_cell.to_dict("records")
         ]
-        yield [str(category), variant_title(str(variant)), behind("last").strip() or "-", *texts]
+        last = behind("last").strip() or "-"
+        seeds = str(of_cell["seeds"].iloc[0])
+        yield [str(category), variant_title(str(variant)), seeds, last, *texts]
 
 
 def _bounded(row: dict[Any, Any]) -> str:

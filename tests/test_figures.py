@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from synthetic import make_grid, make_pictures, make_run, set_metrics
 from adnlib import figures, heatmaps
 from adnlib.attention import ATTENTION
 from adnlib.errors import InputError
+from adnlib.map_kinds import Saliency
 from adnlib.overlays import overlay
 from adnlib.selection import SCALE_PERCENTILE, choose_images, colour_scales
 
@@ -103,6 +105,21 @@ def test_roc_legend_gives_mean_and_std_of_the_last_epoch(
     assert axes.get_legend().get_texts()[0].get_text() == "75.0 ± 35.4"
     assert len(axes.collections) == 1  # the band
     assert "band: lowest to highest seed" in " ".join(texts(drawn[0])).replace("\n", " ")
+
+
+def test_roc_marks_curves_of_fewer_seeds(tmp_path: Path, drawn: list[Figure]) -> None:
+    make_grid(tmp_path, categories=["bottle"], variants=["none"], seeds=1)
+    make_grid(tmp_path, categories=["bottle"], variants=["se"], seeds=2)
+    figures.draw_roc(tmp_path, "mvtec_ad")
+    plain, attention = drawn[0].axes[0].get_legend().get_texts()
+    assert plain.get_text().endswith(" †")
+    assert "†" not in attention.get_text()
+    assert "† from fewer seeds" in " ".join(texts(drawn[0])).replace("\n", " ")
+    keys = [f"runs/mvtec_ad/bottle/se/seed{seed}" for seed in range(3)]
+    plan = {"results": str(tmp_path), "cells": {key: {"title": key} for key in keys}}
+    (tmp_path / "plan.json").write_text(json.dumps(plan))
+    figures.draw_roc(tmp_path, "mvtec_ad")
+    assert drawn[1].axes[0].get_legend().get_texts()[1].get_text().endswith(" †")
 
 
 def test_one_seed_has_neither_std_nor_band(tmp_path: Path, drawn: list[Figure]) -> None:
@@ -252,6 +269,28 @@ def test_a_wrong_list_of_images_is_refused(results: Path, content: str, complain
         heatmaps.draw_gradcam(results, "demo_parts", named=results / "nowhere.csv")
 
 
+def test_long_names_keep_clear_of_each_other(tmp_path: Path, drawn: list[Figure]) -> None:
+    names = ["polymer_insulator_upper_shackle", "lightning_rod_suspension_and_its_cap"]
+    for name in names:
+        images = make_pictures(tmp_path / "images" / name)
+        for part in ("test", "ground_truth"):
+            (images / part / "scratch").rename(images / part / "a_scratch_through_the_whole_cap")
+        make_run(tmp_path, "own", name, images=images, maps=True)
+    heatmaps.draw_gradcam(tmp_path, "own", anomalous=1)
+    told = [text for text in drawn[0].texts if text.get_text() in names]
+    first, second = sorted((text.get_window_extent() for text in told), key=lambda box: box.x0)
+    assert first.x1 < second.x0
+    kinds = [text for text in drawn[0].texts if "scratch" in text.get_text()]
+    assert len(kinds) == 2
+    for text in kinds:
+        assert text.get_window_extent().width <= 1.2 * drawn[0].dpi  # a picture and the gap
+
+
+def test_the_legend_names_the_seed_that_is_shown(results: Path, drawn: list[Figure]) -> None:
+    heatmaps.draw_gradcam(results, "demo_parts", anomalous=1)
+    assert "1 seed (0)" in " ".join(texts(drawn[0])).replace("\n", " ")
+
+
 def test_a_variant_without_that_seed_stays_blank(results: Path, drawn: list[Figure]) -> None:
     images = results / "images" / "plate"
     make_run(results, "demo_parts", "plate", "cbam", seed=3, images=images, maps=True)
@@ -267,8 +306,10 @@ def test_missing_images_are_an_input_error_that_names_the_folder(results: Path) 
 
 def test_runs_without_maps_are_an_input_error(tmp_path: Path) -> None:
     make_run(tmp_path)
-    with pytest.raises(InputError, match=r"maps\.npz"):
+    with pytest.raises(InputError, match=r"maps\.npz.* with map_views above 0"):
         heatmaps.draw_gradcam(tmp_path, "mvtec_ad")
+    with pytest.raises(InputError, match=r"kind \(gradient_\w+\).*run it again, with save_model"):
+        heatmaps.draw_gradcam(tmp_path, "mvtec_ad", kind=Saliency("gradient"))
 
 
 def test_damaged_maps_are_left_out_and_named(results: Path, drawn: list[Figure]) -> None:

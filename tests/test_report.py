@@ -153,7 +153,7 @@ def test_markdown_states_settings_and_marks_the_best(tmp_path: Path) -> None:
     assert "attention training joint" in caption
     assert "arXiv:2008.12577 (one secondary copy) (confidence medium)" in caption
     assert "AttentDifferNet 96.67 (arXiv:2401.08686 abstract, confidence high)" in caption
-    assert "best epoch on the test set (the paper's way, optimistic)" in text
+    assert "best epoch on the test set (as DifferNet does, optimistic)" in text
     assert "RANDOM" not in text
 
 

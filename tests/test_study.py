@@ -169,6 +169,40 @@ def test_the_legend_keeps_clear_of_the_axis_label(
     assert min(axes.get_tightbbox().y0 for axes in drawn[0].axes) > label.y1
 
 
+def test_names_of_categories_are_whole_in_the_figure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[Figure] = []
+    monkeypatch.setattr(forest, "save", lambda figure, path: drawn.append(figure) or [path])
+    make_grid(tmp_path, "insplad_fault", ["polymer_insulator_upper_shackle"])
+    study.write_study(tmp_path)
+    forest.draw_paired(tmp_path)
+    drawn[0].draw_without_rendering()
+    assert min(axes.get_tightbbox().x0 for axes in drawn[0].axes) >= 0
+
+
+def test_how_many_seeds_a_difference_is_of_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[Figure] = []
+    monkeypatch.setattr(forest, "save", lambda figure, path: drawn.append(figure) or [path])
+    make_grid(tmp_path, categories=["screw"], variants=["none"], seeds=1)
+    make_grid(tmp_path, categories=["screw"], variants=["se"], seeds=3)
+    study.write_study(tmp_path)
+    lines = (tmp_path / "tables/statistics.md").read_text().splitlines()
+    seeds = [line.split("|")[3].strip() for line in lines if line.startswith("| screw")]
+    assert seeds == ["1", "3", "1", "1", "3"]  # measures of both, the pair, choices of both
+    forest.draw_paired(tmp_path)
+    assert (
+        "same seed and images; bars: 95 % bootstrap interval over images"
+        in drawn[0].texts[0].get_text()
+    )
+    make_grid(tmp_path, categories=["bottle"], variants=["none", "se"], seeds=3)
+    study.write_study(tmp_path)
+    forest.draw_paired(tmp_path)
+    assert "same seeds (1 to 3) and images" in drawn[1].texts[0].get_text()
+
+
 @pytest.mark.slow
 def test_the_committed_tables_are_those_of_the_committed_runs(tmp_path: Path) -> None:
     reference = Path(__file__).parents[1] / "results" / "reference" / "study"
