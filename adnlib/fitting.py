@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -12,8 +13,7 @@ from typing import Any, TextIO
 
 from adnlib import model_files
 from adnlib.errors import InputError
-from adnlib.files import image_files
-from adnlib.inputs import good_files, read_images
+from adnlib.inputs import anomalous_files, good_files, read_images
 from adnlib.model import AttentDifferNet
 from adnlib.threshold import FPR, check_shares, clopper_pearson
 from adnlib.training import HOLDOUT, Epoch
@@ -54,7 +54,7 @@ def fit_folder(asked: Fit, say: Callable[[str], object], progress: Progress) -> 
     check_shares(asked.holdout, asked.fpr)
     _check_out(asked)
     good = [asked.folder / path for path in good_files(asked.folder)]
-    _check_anomalies(asked, good)
+    anomalous = _anomalous(asked, good)
     model = AttentDifferNet(**asked.settings)
     model_files.check_room(asked.out, sum(p.nbytes for p in model.parameters()))
     read = partial(
@@ -64,7 +64,7 @@ def fit_folder(asked: Fit, say: Callable[[str], object], progress: Progress) -> 
         memory_budget=model.settings.memory_budget,
     )
     images = read(good)
-    anomalies = asked.anomalies and read(asked.anomalies)
+    anomalies = read(anomalous) if anomalous else None
     progress.begin(len(images), model)
     try:
         model.fit(images, progress.epoch, asked.holdout, asked.fpr)
@@ -72,10 +72,11 @@ def fit_folder(asked: Fit, say: Callable[[str], object], progress: Progress) -> 
             model.calibrate(anomalies, asked.balance)
     finally:
         progress.end()
-    model.save(asked.out, asked.self_contained)
+    out = _still_free(asked)
+    model.save(out, asked.self_contained)
     for line in summary(model):
         say(line)
-    say(f"model: {str(asked.out)!r}")
+    say(f"model: {str(out)!r}")
     return model
 
 
@@ -121,7 +122,7 @@ class Progress:
             f"{epoch.seconds:.0f} s, about {_duration(left)} left"
         )
         if epoch.epoch == self._epochs:
-            self._show("trained; scoring the held-out images")
+            self._show("trained; finishing")
 
     def end(self) -> None:
         if self._rewrites:
@@ -149,13 +150,24 @@ def _check_out(asked: Fit) -> None:
             )
 
 
-def _check_anomalies(asked: Fit, good: Sequence[Path]) -> None:
+def _still_free(asked: Fit) -> Path:
+    """The folder asked for, or one beside it, if another process has filled it meanwhile."""
+    try:
+        _check_out(asked)
+    except InputError:
+        numbered = (asked.out.with_name(f"{asked.out.name}-{n}") for n in itertools.count(2))
+        return next(folder for folder in numbered if not folder.exists())
+    return asked.out
+
+
+def _anomalous(asked: Fit, good: Sequence[Path]) -> list[Path]:
     if asked.anomalies is None:
         if asked.balance:
             raise InputError("--balance needs labelled anomalies: give their folder.")
-        return
+        return []
     if not asked.holdout:
         raise InputError("--anomalies needs held-out images: give --holdout above 0.")
-    anomalous = {os.path.realpath(asked.anomalies / path) for path in image_files(asked.anomalies)}
-    if both := anomalous & set(map(os.path.realpath, good)):
+    anomalous = [asked.anomalies / path for path in anomalous_files(asked.anomalies)]
+    if both := {*map(os.path.realpath, anomalous)} & {*map(os.path.realpath, good)}:
         raise InputError(f"{min(both)!r} is both good and anomalous: take it out of one.")
+    return anomalous

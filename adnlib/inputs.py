@@ -80,7 +80,7 @@ def good_files(folder: Path) -> list[str]:
         samples = read_samples(folder)
         return samples.loc[samples["split"] == "train", "path"].tolist()
     paths = image_files(folder)
-    others = [path for path in paths if not {*path.lower().split("/")[:-1]} & {*GOOD}]
+    others = [path for path in paths if not _among_good(path)]
     if others and len(others) < len(paths):
         named = others[0].rpartition("/")[0] or others[0]
         raise InputError(
@@ -88,6 +88,25 @@ def good_files(folder: Path) -> list[str]:
             "alone, or one category of a data set."
         )
     return paths
+
+
+def anomalous_files(folder: Path) -> list[str]:
+    """All images below a folder of anomalies.
+
+    Raises:
+        InputError: no images; or good ones lie beside them, which would be taken for anomalous.
+    """
+    paths = image_files(folder)
+    if good := [path for path in paths if _among_good(path)]:
+        raise InputError(
+            f"{str(folder / good[0])!r} is good by its folder's name, and {str(folder)!r} was "
+            "given for anomalous images: give a folder of these alone."
+        )
+    return paths
+
+
+def _among_good(path: str) -> bool:
+    return bool({*path.lower().split("/")[:-1]} & {*GOOD})
 
 
 def _one(image: OneImage, size: int) -> torch.Tensor:
