@@ -11,7 +11,7 @@ from collections import Counter
 from typing import Any
 
 from adnlib.errors import InputError
-from adnlib.parsing import command, count, finish, guarded, name, path
+from adnlib.parsing import command, count, finish, guarded, name, path, tell
 from adnlib.settings import assignment
 
 FIT_EXAMPLES = """\
@@ -97,7 +97,7 @@ def _fit(options: argparse.Namespace) -> int:
         self_contained=options.self_contained,
         force=options.force,
     )
-    fit_folder(asked, print, Progress())
+    fit_folder(asked, tell, Progress())
     return 0
 
 
@@ -106,7 +106,7 @@ def _score(options: argparse.Namespace) -> int:
     from adnlib.scoring import find_images, load_detector, score_files
 
     if hasattr(sys.stdin, "reconfigure"):
-        sys.stdin.reconfigure(encoding="utf-8", errors="surrogateescape")
+        sys.stdin.reconfigure(encoding="utf-8-sig", errors="surrogateescape")
     paths = find_images(options.paths, sys.stdin)
     model = load_detector(options.model, options.device)
     if model.threshold is None:
@@ -151,8 +151,8 @@ def _export(options: argparse.Namespace) -> int:
     images = read_images(options.images, size)[:] if options.images else noise(2, size)
     difference = export_model(model, options.out, images)
     checked = f"{len(images)} {'' if options.images else 'drawn '}images"
-    print(f"{str(options.out)!r} takes uint8 images (N, 3, {size}, {size}) and gives N scores")
-    print(
+    tell(f"{str(options.out)!r} takes uint8 images (N, 3, {size}, {size}) and gives N scores")
+    tell(
         f"checked with {checked}: scores differ from the model's by at most {difference:.1e} of "
         f"them (allowed: {TOLERANCE:g})"
     )
@@ -261,8 +261,9 @@ def _add_score(commands: Any) -> None:
         "--heatmaps",
         type=path,
         metavar="DIR",
-        help="write PATH.heat.png for each image: up to half the colours is what held-out good "
-        "images reach, and beyond that the last colour is the image's own highest place",
+        help="write PATH.heat.png for each image, in its shape (no such file is scored): up to "
+        "half the colours is what held-out good images reach, and beyond that the last colour is "
+        "the image's own highest place",
     )
     finish(parser, guarded(_score, "every line that was written is whole"))
 

@@ -8,12 +8,16 @@ from __future__ import annotations
 import os
 import re
 import unicodedata
+import warnings
 from collections.abc import Iterable
 from pathlib import Path
 
 from adnlib.errors import InputError
 
-IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+IMAGE_SUFFIXES = (".bmp", ".jfif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+HEAT_SUFFIX = ".heat.png"
+"""Of the pictures of heat that `score` writes, behind an image's whole name: no images to read."""
+_OTHER_SUFFIXES = (".avif", ".dng", ".gif", ".heic", ".heif", ".jp2", ".jxl")
 
 
 def image_files(folder: Path) -> list[str]:
@@ -42,6 +46,7 @@ def images_below(root: Path, folder: Path) -> list[str]:
         children[:] = [child for child in children if not is_hidden(child)]
         at = Path(place).relative_to(root)
         paths += [(at / file).as_posix() for file in files if is_image(file)]
+        warn_of_others(place, files)
     for path in paths:
         if re.search("[\ud800-\udfff]", path):  # how Python holds bytes that are no UTF-8
             raise InputError(f"{path!r} in {str(root)!r} is not named in UTF-8: rename it.")
@@ -78,7 +83,22 @@ def is_hidden(name: str) -> bool:
 
 def is_image(name: str) -> bool:
     """Whether a file of this name is taken for an image."""
-    return not is_hidden(name) and name.lower().endswith(IMAGE_SUFFIXES)
+    lower = name.lower()
+    return (
+        not is_hidden(name) and lower.endswith(IMAGE_SUFFIXES) and not lower.endswith(HEAT_SUFFIX)
+    )
+
+
+def warn_of_others(folder: str, names: Iterable[str]) -> None:
+    """Say which of these files in a folder are photographs that nothing here reads."""
+    others = [name for name in names if name.lower().endswith(_OTHER_SUFFIXES)]
+    if others:
+        kinds = ", ".join(sorted({Path(name.lower()).suffix for name in others}))
+        warnings.warn(
+            f"{len(others)} files ({kinds}) in {folder!r} are left out: convert them, such as to "
+            "PNG.",
+            stacklevel=1,  # so that it is said once a folder, whoever asks
+        )
 
 
 def natural(path: str) -> tuple[list[str | int], str]:

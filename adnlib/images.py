@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL.ExifTags import Base
 from tqdm import tqdm
 
 from adnlib.errors import InputError
@@ -95,7 +96,7 @@ def load_images(
                 if on_bad_image is None:
                     raise
                 if on_bad_image == "stop":
-                    advice = f"{str(error).removesuffix('.')}, or set on_bad_image to 'skip'."
+                    advice = f"{str(error).removesuffix('.')}, or skip it: on_bad_image skip."
                     raise InputError(advice) from None
                 warnings.warn(f"skipped: {error}", stacklevel=2)
             else:
@@ -103,8 +104,17 @@ def load_images(
     finally:
         pool.shutdown(cancel_futures=True)
     if not kept:
-        raise InputError(f"none of the {len(paths)} images in {str(folder)!r} can be read.")
+        such = f", such as {str(folder / paths[0])!r}" if paths else ""
+        raise InputError(f"none of the {len(paths)} images can be read{such}.")
     return images.part(torch.tensor(kept)), kept
+
+
+def upright_shape(path: Path) -> tuple[int, int]:
+    """Width and height of an image file that can be read, in pixels, as EXIF turns it."""
+    with Image.open(path, formats=FORMATS) as image:
+        width, height = image.size
+        on_its_side = image.getexif().get(Base.Orientation, 1) in (5, 6, 7, 8)
+    return (height, width) if on_its_side else (width, height)
 
 
 def read_mask(path: Path, size: int) -> torch.Tensor:
@@ -134,6 +144,8 @@ def _blaming(path: Path) -> Iterator[None]:
         yield
     except MemoryError:
         raise
+    except FileNotFoundError:
+        raise InputError(f"there is no {str(path)!r}: check the path.") from None
     except Exception as error:  # a damaged file makes PIL raise almost any kind
         raise InputError(
             f"{str(path)!r} cannot be read as an image ({_reason(path, error)}): "
@@ -156,7 +168,9 @@ def _said(error: Exception) -> str:
 def _decoded(path: Path) -> Image.Image:
     """The image upright, in the file's own mode; of many frames the first."""
     if path.exists() and not path.is_file():
-        raise ValueError("it is no regular file")  # a named pipe would be waited for
+        raise ValueError(
+            "it is a folder" if path.is_dir() else "it is no regular file"
+        )  # a named pipe would be waited for
     with Image.open(path, formats=FORMATS) as image:
         # PIL only warns at once to twice its limit, and a warning cannot be caught in threads.
         limit = Image.MAX_IMAGE_PIXELS

@@ -20,17 +20,14 @@ from PIL import Image
 
 from adnlib.errors import InputError, writing
 from adnlib.evaluation import percentiles
-from adnlib.files import is_hidden, is_image, natural
-from adnlib.images import read_image
+from adnlib.files import HEAT_SUFFIX, is_hidden, is_image, natural, warn_of_others
+from adnlib.images import read_image, upright_shape
 from adnlib.machine import cores
 from adnlib.model import AttentDifferNet
 from adnlib.onnx_files import SUFFIX, OnnxModel
 from adnlib.overlays import overlay
 
 Detector: TypeAlias = AttentDifferNet | OnnxModel
-
-HEAT_SUFFIX = ".heat.png"
-"""Behind the whole name of an image, so that a picture of heat never replaces an image."""
 
 
 class Line(NamedTuple):
@@ -134,7 +131,10 @@ def _found(word: str, stdin: Iterable[str]) -> Iterator[str]:
         return iter([word])
     matches = sorted(glob.glob(word, recursive=True), key=natural)  # noqa: PTH207
     if not matches:
-        raise InputError(f"there is no {word!r}: give images, folders, globs, or - for a list.")
+        brackets = " (in a glob a name's own [ is written [[])" if "[" in word else ""
+        raise InputError(
+            f"there is no {word!r}{brackets}: give images, folders, globs, or - for a list."
+        )
     found = itertools.chain.from_iterable(
         _images_below(match) if Path(match).is_dir() else [match] for match in matches
     )
@@ -149,7 +149,8 @@ def _images_below(folder: str) -> Iterator[str]:
             yield place
             continue
         try:
-            with os.scandir(place) as entries:
+            with os.scandir(place) as scanned:
+                entries = list(scanned)
                 children = [
                     (entry.path, entry.is_dir(follow_symlinks=False))
                     for entry in entries
@@ -160,6 +161,7 @@ def _images_below(folder: str) -> Iterator[str]:
             raise InputError(
                 f"the folder {place!r} cannot be read ({error.strerror}): change its permissions."
             ) from None
+        warn_of_others(place, (entry.name for entry in entries))
         waiting += sorted(children, key=lambda child: natural(child[0]), reverse=True)
 
 
@@ -180,7 +182,7 @@ def _score_batch(
             continue
         (score,) = model.score(image).tolist()
         if heatmaps and isinstance(model, AttentDifferNet):
-            _draw(model, image, heat_path(heatmaps, path))
+            _draw(model, image, Path(path), heat_path(heatmaps, path))
         yield _judged(model, path, score)
 
 
@@ -202,12 +204,16 @@ def _judged(model: Detector, path: str, score: float) -> Line:
     return Line(path, score, verdict, float(percentile))
 
 
-def _draw(model: AttentDifferNet, image: torch.Tensor, path: Path) -> None:
+def _draw(model: AttentDifferNet, image: torch.Tensor, photograph: Path, path: Path) -> None:
+    """Write what lies over the image, in the photograph's shape."""
     assert model.heat_scale is not None  # looked at before the first image
     heat = model.explain(image).numpy()
     # A good image keeps the dark half of the colours; an anomalous one, whose map can be beyond all
     # bounds, is stretched to its own highest place, or it would be of the last colour all over.
     pixels = overlay(image, heat, max(model.heat_scale, float(heat.max())))
+    shape = upright_shape(photograph)
+    sides = [max(1, round(side * model.settings.image_size / max(shape))) for side in shape]
+    picture = Image.fromarray((255 * pixels).round().astype(np.uint8)).resize(sides)
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray((255 * pixels).round().astype(np.uint8)).save(path)
+        picture.save(path)

@@ -74,7 +74,7 @@ def test_images_of_every_kind_give_the_same_scores(model, images, folder):
         (torch.zeros(0, 3, 64, 64, dtype=torch.uint8), "holds no images"),
         (Image.new("F", (64, 64)), "floating-point"),
         ("nowhere", "'nowhere' does not exist"),
-        (["nowhere.png"], "cannot be read as an image"),
+        (["nowhere.png"], "there is no 'nowhere.png': check the path"),
     ],
 )
 def test_what_is_no_image_is_said_in_one_sentence(model, given, message):
