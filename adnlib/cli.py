@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from adnlib import detector_commands
 from adnlib.errors import InputError
 from adnlib.machine import end_with
-from adnlib.parsing import count, finish, guarded, path
+from adnlib.parsing import count, finish, guarded, path, tell
 from adnlib.settings import assignment
 
 if TYPE_CHECKING:
@@ -132,7 +132,7 @@ def _check_datasets(options: argparse.Namespace) -> int:
     from adnlib.inventory import render, take
 
     inventory = take(options.folder)
-    print(render(inventory))
+    tell(render(inventory))
     return 0 if inventory.usable else 1
 
 
@@ -141,26 +141,25 @@ def _unpack_dataset(options: argparse.Namespace) -> int:
 
     done = unpack(options.archive, options.folder, options.dataset)
     others = f" ({done.left_out} left out, no images of a category)" if done.left_out else ""
-    print(f"{done.files} files unpacked into {done.folder}{others}")
+    tell(f"{done.files} files unpacked into {done.folder}{others}")
     return 0
 
 
 def _print_plan(plan: Plan, whole: bool) -> None:
     states = [cell.state for cell in plan.cells]
-    print(f"{plan.grid.name}: {plan.grid.title}")
-    print(f"runs: {len(states)}, {states.count('done')} of them done")
+    tell(f"{plan.grid.name}: {plan.grid.title}")
+    tell(f"runs: {len(states)}, {states.count('done')} of them done")
     if plan.cluster:
-        print(f"each is a job with {plan.gpu} GPU, on the cluster of {plan.cluster}")
+        tell(f"each is a job with {plan.gpu} GPU, on the cluster of {plan.cluster}")
     else:
         where = f"{len(plan.gpus)} GPU" if plan.gpus else "the CPU"
-        print(f"{plan.jobs} at a time on {where}, CPU threads of each: {plan.threads}")
-    print(f"results: {plan.results}")
+        tell(f"{plan.jobs} at a time on {where}, CPU threads of each: {plan.threads}")
+    tell(f"results: {plan.results}")
     for sentence in (*plan.notes, *plan.unusable):
-        print(f"note: {sentence}")
+        tell(f"note: {sentence}")
     if whole:
         for cell, state in zip(plan.cells, states, strict=True):
-            print(f"  {state:5}  {cell.title}")
-    sys.stdout.flush()
+            tell(f"  {state:5}  {cell.title}")
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:

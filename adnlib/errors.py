@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -28,6 +29,8 @@ def writing(path: Path, instead: str = "another place") -> Iterator[None]:
     except BrokenPipeError:  # who reads has had enough, which is no mistake
         raise
     except OSError as error:
+        full = error.errno in (None, errno.ENOSPC, errno.EDQUOT)  # safetensors gives no number
+        room = "make room, or " if full else ""
         raise InputError(
-            f"cannot write {str(path)!r} ({error.strerror or error}): make room, or give {instead}."
+            f"cannot write {str(path)!r} ({error.strerror or error}): {room}give {instead}."
         ) from None

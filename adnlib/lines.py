@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import fcntl
 import functools
 import io
 import json
@@ -40,6 +41,8 @@ def line_writer(
     with contextlib.ExitStack() as stack:
         with writing(name):
             file = stack.enter_context(out.open("ab", buffering=0)) if out else sys.stdout.buffer
+        if out:
+            _take(file, out)
 
         @functools.cache
         def begin() -> None:
@@ -57,6 +60,18 @@ def line_writer(
 
         yield write
         begin()
+
+
+def _take(file: BinaryIO, path: Path) -> None:
+    """A lock on the file, which the system frees when it is closed."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise InputError(
+            f"another process is writing {str(path)!r}: wait for it, or give another file."
+        ) from None
+    except OSError:  # a file system without locks
+        return
 
 
 def _csv(values: Sequence[object]) -> str:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from adnlib.errors import InputError
+from adnlib.errors import InputError, writing
 
 
 def command(commands: Any, name: str, title: str, epilog: str) -> argparse.ArgumentParser:
@@ -57,6 +57,23 @@ def count(word: str) -> int:
     if not word.isdecimal() or int(word) == 0:
         raise argparse.ArgumentTypeError(f"{word!r} is no whole number above 0")
     return int(word)
+
+
+def tell(line: str) -> None:
+    """Print a line; that nobody reads any more is no mistake, and then nothing is printed again.
+
+    Raises:
+        InputError: it cannot be written.
+    """
+    with writing(Path("standard output")):
+        try:
+            print(line, flush=True)
+        except OSError as error:
+            nowhere = os.open(os.devnull, os.O_WRONLY)  # else the rest is tried again at the end
+            os.dup2(nowhere, sys.stdout.fileno())
+            os.close(nowhere)
+            if not isinstance(error, BrokenPipeError):
+                raise
 
 
 def guarded(
