@@ -193,6 +193,8 @@ def _read_json(path: Path) -> dict[str, Any]:
 def _check_there(path: Path) -> None:
     if not path.is_file():
         raise InputError(f"{str(path)!r} is missing: give a folder that a model was saved in.")
+    if not os.access(path, os.R_OK):
+        raise InputError(f"{str(path)!r} may not be read: change its permissions.")
 
 
 def _refuse(path: Path, why: str) -> NoReturn:

@@ -109,7 +109,7 @@ def _check_digest(path: Path) -> None:
     except ValueError:  # mmap refuses an empty file
         mark, sealed = -1, False
     except OSError as error:
-        raise InputError(f"{str(path)!r} cannot be read ({error}): export it again.") from None
+        raise InputError(f"{str(path)!r} cannot be read ({error.strerror}).") from None
     if mark < 0:
         raise InputError(
             f"{str(path)!r} was not written by adnlib export: give a file that was, or the folder "

@@ -59,7 +59,11 @@ def find_places(grid: Grid, options: Options) -> tuple[list[Place], list[str], l
             [*known, *(place.dataset for place in there if place.data_root == root)]
         )
     sets = {place.dataset for place in there}
-    check_names(wanted, {*CATALOGUE, *sets}, "data set")
+    try:
+        check_names(wanted, {*CATALOGUE, *sets}, "data set")
+    except InputError as error:
+        own = "" if root else " A set of your own needs --data-root DIR, the folder that holds it."
+        raise InputError(f"{error}{own}") from None
 
     places: list[Place] = []
     notes: list[str] = []

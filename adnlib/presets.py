@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,8 @@ PRESETS: dict[str, dict[str, Any]] = {
     "paper": {},
 }
 """What each preset changes in the defaults, which are the paper's (192 epochs, 64 test views)."""
+OPTIONS = ("holdout", "fpr", "on_bad_image", "balance", "self_contained", "anomalies")
+"""Of `adnlib fit`, which are no settings of a model."""
 
 
 def fit_settings(
@@ -36,7 +38,7 @@ def fit_settings(
     check_names([preset], PRESETS, "preset")
     settings = PRESETS[preset] | (_read(config) if config else {})
     single = single or {}
-    check_names(single, _names())
+    _check(single)
     settings |= typed({name: read_value(text) for name, text in single.items()})
     ModelSettings(**settings)
     return settings
@@ -49,7 +51,7 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         if not isinstance(content, dict):
             raise InputError(f"it holds a {type(content).__name__}: give name: value lines.")
-        check_names(map(str, content), _names())
+        _check(map(str, content))
         settings = typed(content)
         ModelSettings(**settings)
     except InputError as error:
@@ -57,5 +59,9 @@ def _read(path: Path) -> dict[str, Any]:
     return settings
 
 
-def _names() -> list[str]:
-    return [field.name for field in dataclasses.fields(ModelSettings)]
+def _check(names: Iterable[str]) -> None:
+    names = list(names)
+    for name in names:
+        if name in OPTIONS:
+            raise InputError(f"{name} is no setting of the model: give --{name.replace('_', '-')}.")
+    check_names(names, [field.name for field in dataclasses.fields(ModelSettings)])

@@ -5,19 +5,25 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import math
+import textwrap
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from adnlib.errors import InputError
 
+_NEAR = 0.5  # of difflib's ratio
+_LONGEST = 400  # characters of a list of names
+
 
 def check_names(given: Iterable[str], known: Iterable[str], what: str = "setting") -> None:
-    """Raise InputError for the first name that is not known, with the nearest one that is."""
+    """Raise InputError for the first name that is not known, with one that is near, or with all."""
     known = sorted(known)
     for name in given:
         if name not in known:
-            nearest = difflib.get_close_matches(name, known, n=1, cutoff=0)[0]
-            raise InputError(f"there is no {what} {name!r}: did you mean {nearest!r}?")
+            near = difflib.get_close_matches(name, known, n=1, cutoff=_NEAR)
+            every = textwrap.shorten(", ".join(known), _LONGEST, placeholder=" ...")
+            advice = f"did you mean {near[0]!r}?" if near else f"choose one of {every}."
+            raise InputError(f"there is no {what} {name!r}: {advice}")
 
 
 def check_types(settings: Any) -> None:

@@ -118,7 +118,9 @@ def hold_out(images: int, share: float, seed: int) -> torch.Tensor:
     count = round(images * share)
     if share > 0:
         if images < 2:
-            raise InputError("one training image cannot be held out and trained on: set holdout=0.")
+            raise InputError(
+                "one image cannot be held out and trained on: give more, or holdout 0."
+            )
         count = min(max(count, 1), images - 1)
     chosen = torch.zeros(images, dtype=torch.bool)
     chosen[torch.randperm(images, generator=torch.Generator().manual_seed(seed))[:count]] = True

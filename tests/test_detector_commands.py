@@ -7,6 +7,7 @@ import io
 import itertools
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -123,6 +124,20 @@ def test_a_model_is_replaced_only_where_asked(call, data, model, tmp_path):
     assert (tmp_path / "m" / "model.safetensors").read_bytes() != before
 
 
+def test_a_model_that_came_meanwhile_is_not_replaced(call, data, model, tmp_path, monkeypatch):
+    calibrate = AttentDifferNet._take_bearings
+
+    def slowly(*given):
+        shutil.copytree(model, tmp_path / "m")
+        return calibrate(*given)
+
+    monkeypatch.setattr(AttentDifferNet, "_take_bearings", slowly)
+    code, out, _ = call("fit", data / "part", "--out", "m", *TINY, "--seed", "1")
+    assert (code, out.splitlines()[-1]) == (0, "model: 'm-2'")
+    assert (tmp_path / "m" / "model.json").read_bytes() == (model / "model.json").read_bytes()
+    assert AttentDifferNet.load(tmp_path / "m-2").settings.seed == 1
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -147,7 +162,10 @@ def test_a_model_is_replaced_only_where_asked(call, data, model, tmp_path):
         (["{part}", "--config", "no.yaml"], "no.yaml"),
         (["{part}", "--balance"], "--balance needs labelled anomalies"),
         (["{part}", "--anomalies", "nowhere"], "'nowhere' does not exist"),
-        (["{part}", "--anomalies", "{part}/train"], "both good and anomalous"),
+        (["{part}", "--anomalies", "{part}/train/good"], "both good and anomalous"),
+        (["{part}", "--anomalies", "{part}"], "is good by its folder's name"),
+        (["{part}", "--set", "holdout=0"], "is no setting of the model: give --holdout."),
+        (["{part}", "--set", "on_bad_image=skip"], "model: give --on-bad-image."),
         (["{part}", "--anomalies", "{part}/test", "--holdout", "0"], "needs held-out images"),
         (["{part}/train/good/0.png"], "is a file"),
         (["{part}", "--out", "/proc/model"], "cannot write '/proc/model'"),
@@ -295,6 +313,19 @@ def test_json_lines_go_into_a_file(call, data, model, tmp_path):
     assert len((tmp_path / "s.jsonl").read_text().splitlines()) == 11
 
 
+def test_two_do_not_write_one_file(tmp_path):
+    out = tmp_path / "scores"
+    with line_writer(out) as write:
+        write(scoring.Line("a.png", 0.5))
+        with (
+            pytest.raises(InputError, match="another process is writing"),
+            line_writer(out, force=True),
+        ):
+            pass
+        write(scoring.Line("b.png", 0.5))
+    assert len(out.read_text().splitlines()) == 3
+
+
 @pytest.mark.parametrize("line_format", ["csv", "jsonl"])
 def test_a_file_is_replaced_no_sooner_than_with_the_first_line(tmp_path, line_format):
     out = tmp_path / "scores"
@@ -439,9 +470,35 @@ def test_heat_maps_lie_under_the_images_own_paths_and_replace_none(call, model, 
         assert call("score", model, name, "--heatmaps", ".")[0] == 0
     assert image.read_bytes() == before
     with Image.open(tmp_path / "new" / "a.png.heat.png") as heat:
-        assert (heat.size, heat.mode) == ((64, 64), "RGB")
+        assert (heat.size, heat.mode) == ((64, 53), "RGB")  # in the shape of the image
     assert scoring.heat_path(Path("h"), "/x/../y.jpg") == Path("h/x/__/y.jpg.heat.png")
     assert (tmp_path / "new" / "__" / "b.png.heat.png").is_file()
+
+
+def test_pictures_of_heat_are_no_images_to_score(call, model, tmp_path):
+    for name in ("a.png", "z.png"):
+        draw(tmp_path / "new" / name, 1)
+    for _ in range(2):
+        code, out, _ = call("score", model, "new", "--heatmaps", "new/heat")
+        assert (code, len(out.splitlines())) == (0, 3)
+    assert len(list((tmp_path / "new").rglob("*.heat.png"))) == 2
+
+
+def test_photographs_that_are_left_out_are_said(call, model, tmp_path):
+    image = draw(tmp_path / "new" / "a.png", 1)
+    for name in ("b.GIF", "c.heic", "notes.txt"):
+        (tmp_path / "new" / name).write_bytes(image.read_bytes())
+    code, out, err = call("score", model, "new")
+    assert (code, len(out.splitlines())) == (0, 2)
+    assert "note: 2 files (.gif, .heic) in 'new' are left out: convert them" in err
+
+
+def test_a_list_may_begin_with_a_byte_order_mark(call, model, tmp_path, monkeypatch, capfd):
+    draw(tmp_path / "a.png", 1)
+    stdin = io.TextIOWrapper(io.BytesIO(b"\xef\xbb\xbfa.png\r\n"), newline="")
+    monkeypatch.setattr(sys, "stdin", stdin)
+    assert cli.main(["score", str(model), "-"]) == 0
+    assert capfd.readouterr().out.splitlines()[1].startswith("a.png,")
 
 
 def test_good_images_stay_dark_and_the_highest_place_of_others_stands_out(

@@ -337,3 +337,10 @@ def test_a_place_that_cannot_be_written_is_named(model, tmp_path, monkeypatch, w
     Path("file").touch()
     with pytest.raises(InputError, match=f"cannot write '{where}'"):
         model.save(where)
+
+
+def test_a_model_that_may_not_be_read_is_not_called_damaged(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.access", lambda *_: False)
+    assert "may not be read: change its permissions" in refused(folder)

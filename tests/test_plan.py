@@ -85,6 +85,7 @@ def test_options_choose_runs(options):
         ({"datasets": ("mtd",)}, "mtd is not under .* and left out; it comes from http"),
         ({"datasets": ("wafer",), "categories": ("a",)}, "semiconductor_wafer is not under .*"),
         ({"data_root": None}, "needs --data-root DIR"),
+        ({"data_root": None, "datasets": ("cups",)}, "'cups': choose .* own needs --data-root DIR"),
         ({"data_root": Path("no such folder")}, "no such folder"),
         ({"device": "tpu0"}, "device is 'tpu0'"),
         ({"device": "cuda:1", "cluster": "slurm"}, "on a cluster choose auto, cpu or cuda"),

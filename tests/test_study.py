@@ -108,7 +108,9 @@ def test_what_the_choice_of_the_epoch_adds_is_seen_in_the_same_runs(tmp_path: Pa
     assert f"± {std.loc[('screw', 'se', 'averaged'), 'std']:.2f} |" in text
 
 
-def test_the_same_scores_differ_by_nothing(tmp_path: Path) -> None:
+def test_the_same_scores_differ_by_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[Figure] = []
+    monkeypatch.setattr(forest, "save", lambda figure, path: drawn.append(figure) or [path])
     for variant in ("none", "se"):
         folder = make_run(tmp_path, variant=variant)
         if variant == "se":
@@ -118,6 +120,8 @@ def test_the_same_scores_differ_by_nothing(tmp_path: Path) -> None:
     assert (tables["paired"][["difference", "low", "high"]] == 0).all(axis=None)
     assert tables["paired"]["p"].isna().all()
     assert (tables["delong"]["p"] == 1).all()
+    forest.draw_paired(tmp_path)
+    assert drawn[0].axes[0].get_xlim() == (-1, 1)
 
 
 def test_without_a_pair_there_are_statistics_and_no_differences(tmp_path: Path) -> None:
