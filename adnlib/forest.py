@@ -65,6 +65,8 @@ def _figure(table: pd.DataFrame, warning: str) -> Figure:
         _panel(axes, rows, groups, variants)
         axes.set_title(SELECTION_NAMES[selection], fontsize="medium")
         axes.tick_params(labelleft=axes is panels[0])
+    if table["high"].max() - table["low"].min() < 1:  # next to no difference anywhere
+        panels[0].set_xlim(-1, 1)
     figure.text(
         *(0.5, (legend + 0.15) / height),
         _what(table["seeds"]),
