@@ -32,7 +32,8 @@ from adnlib.threshold import (
 from adnlib.training import HOLDOUT, Epoch, hold_out, train
 from adnlib.views import draw_angles, grid_angles
 
-_TEST_SEED = 1 << 32  # keeps the test angles apart from the training's, whose seed is the run's
+_TEST_SEED = 1 << 31  # added, it keeps the test angles apart from the training's; torch's CPU
+# generator takes the low 32 bits of a seed, so that a greater power of two would change nothing
 _MAPPED = 16  # held-out images whose maps set the scale of all maps
 
 
@@ -68,7 +69,7 @@ class AttentDifferNet(nn.Module):
 
     Attributes:
         threshold: scores above it mean anomalous; None before a fit has held images out.
-        heat_scale: the least value for a map's last colour, twice the highest of held-out good
+        heat_scale: the least value for a map's last colour, twice the highest of 16 held-out good
             images; None before.
         fitted: what `fit` did; None before.
 

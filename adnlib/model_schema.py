@@ -8,7 +8,7 @@ from typing import Any
 from adnlib.model_settings import MOST
 from adnlib.threshold import RULES, SMALLEST_FPR
 
-FILE_FORMAT = 2
+FILE_FORMAT = 3
 EXPORT_FORMAT = 1
 
 _HASH = {"type": "string", "pattern": "^[0-9a-f]{64}$"}
@@ -52,8 +52,8 @@ MODEL_SCHEMA = _object(
             normal_scores={"type": "array", "items": _NUMBER, "minItems": 1},
             anomalies=_COUNT,
             found=_COUNT,
-            expected_fpr=_NUMBER,
-            fpr_bound=_NUMBER,
+            expected_fpr=_or_null(_NUMBER),
+            fpr_bound=_or_null(_NUMBER),
             sentence={"type": "string"},
         )
     ),

@@ -228,7 +228,10 @@ def test_an_unknown_method_is_refused():
 @pytest.mark.network
 @pytest.mark.slow
 def test_the_map_of_a_planted_defect_beats_the_centre_prior_and_an_even_map():
-    """A patch away from the middle of good demo images, which ImageNet's weights must see."""
+    """A patch away from the middle of good demo images, which ImageNet's weights must see.
+
+    The centre prior is beaten in the mean: the last patch lies near the middle.
+    """
     size = 128
     train, good = (_pictures(split, count, size) for split, count in (("train", 24), ("good", 6)))
     masks = np.zeros((6, size, size), dtype=bool)
@@ -245,11 +248,12 @@ def test_the_map_of_a_planted_defect_beats_the_centre_prior_and_an_even_map():
     model.fit(train, holdout=0.1)
     centre = energy_inside(np.repeat(centre_prior(size)[None], 6, axis=0), masks)
     for method in ("gradcam", "gradient"):
-        maps = upsample(saliency(model, planted, kind=Saliency(method)), size).numpy()
-        assert (energy_inside(maps, masks) > 1.1 * centre).all()
-        assert energy_inside(maps, masks).mean() > 1.5 * masks[0].mean()
-        clean = upsample(saliency(model, good, kind=Saliency(method)), size).numpy()
-        assert energy_inside(maps, masks).mean() > energy_inside(clean, masks).mean()
+        maps = upsample(saliency(model, planted, 16, Saliency(method)), size).numpy()
+        inside = energy_inside(maps, masks)
+        assert inside.mean() > 1.5 * centre.mean()
+        assert (inside > masks[0].mean()).all()
+        clean = upsample(saliency(model, good, 16, Saliency(method)), size).numpy()
+        assert inside.mean() > energy_inside(clean, masks).mean()
 
 
 @pytest.mark.gpu
@@ -284,3 +288,10 @@ def _last_maps(model, images):
             x = layer(x)
         maps.append(x.detach())
     return maps
+
+
+@pytest.mark.parametrize("kind", [Saliency(), Saliency("gradient")])
+def test_views_that_are_alike_have_the_map_of_one(images, kind):
+    model = AttentDifferNet(**TINY, max_angle=0.0)
+    one, three = (saliency(model, images[:1], views, kind) for views in (1, 3))
+    torch.testing.assert_close(three, one, rtol=1e-3, atol=1e-4 * one.max().item())

@@ -10,8 +10,10 @@ from torchvision.models import resnet18
 
 from adnlib import AttentDifferNet, InputError
 from adnlib.attention import ATTENTION
+from adnlib.explain import saliency
 from adnlib.inputs import good_files
 from adnlib.training import hold_out
+from adnlib.views import draw_angles
 
 TINY = {"weights": "random", "image_size": 64, "scales": 1, "flow_blocks": 2, "flow_width": 16}
 TINY |= {"epochs": 1, "test_views": 3}
@@ -201,9 +203,10 @@ def test_scores_are_those_of_before_other_backbones_and_places(attention, untrai
     generator = torch.Generator().manual_seed(0)
     images = torch.randint(0, 256, (3, 3, 128, 128), dtype=torch.uint8, generator=generator)
     model = AttentDifferNet(**{**TINY, "image_size": 128, "scales": 2, "attention": attention})
+    angles = draw_angles(3, 3, torch.Generator().manual_seed(0), 180.0)
 
     def scores():
-        return model.score_embeddings(model.embed(images, model.test_angles(3)))
+        return model.score_embeddings(model.embed(images, angles))
 
     # They differ by a thousandth from image to image; other processors round in the last digits.
     np.testing.assert_allclose(scores(), untrained, rtol=2e-5)
@@ -302,3 +305,38 @@ def test_making_a_model_leaves_all_random_generators_as_they_were(monkeypatch):
     assert torch.equal(torch.get_rng_state(), before[0])
     assert np.random.get_state()[1].tolist() == before[1]  # noqa: NPY002
     assert not seeded
+
+
+def test_test_angles_are_none_that_training_draws(model):
+    for seed in (0, 3):
+        again = AttentDifferNet(**TINY, seed=seed)
+        of_training = torch.Generator().manual_seed(seed)
+        drawn = draw_angles(100, 100, of_training, again.settings.max_angle)
+        assert not torch.isin(again.test_angles(8), drawn).any()
+
+
+def test_the_rate_and_the_seed_reach_the_threshold():
+    generator = torch.Generator().manual_seed(0)
+    many = torch.randint(0, 256, (20, 3, 64, 64), dtype=torch.uint8, generator=generator)
+    found = AttentDifferNet(**TINY).fit(many, holdout=0.5, fpr=0.3).threshold
+    assert (found.fpr, found.false_alarms) == (0.3, 2)
+    model = AttentDifferNet(**TINY, seed=1).fit(many, holdout=0.25)
+    held = model.score(many[hold_out(20, 0.25, 1)])
+    assert model.threshold.normal_scores == tuple(sorted(held.tolist()))
+
+
+def test_the_scale_of_maps_is_twice_the_highest_of_held_out_images(images):
+    model = AttentDifferNet(**TINY).fit(images, holdout=0.5)
+    held = images[hold_out(len(images), 0.5, 0)]
+    highest = max(saliency(model, image[None]).max().item() for image in held)
+    assert model.heat_scale == pytest.approx(2 * highest, rel=1e-5)
+
+
+def test_the_loss_of_many_images_is_the_mean_of_each():
+    generator = torch.Generator().manual_seed(0)
+    many = torch.randint(0, 256, (17, 3, 64, 64), dtype=torch.uint8, generator=generator)
+    many[16] = 0
+    model = AttentDifferNet(**TINY)
+    embedded = model.embed(many, model.test_angles(17))
+    each = [model.loss_embeddings(one[None]) for one in embedded]
+    assert model.loss_embeddings(embedded) == pytest.approx(np.mean(each), rel=1e-6)
