@@ -104,7 +104,8 @@ def delong(labels: ArrayLike, first: ArrayLike, second: ArrayLike) -> DeLong:
 
     Args:
         labels: (N,) 0 for a good image, 1 for an anomalous one; with one of a kind there is no
-            error to estimate, and all but the difference is NaN.
+            error to estimate, and all but the difference is NaN. Nor is there one where each of two
+            unlike AUROCs is 0, 0.5 or 1 without an image's part in it: then z and p are NaN.
         first: (N,) scores of the one detector.
         second: (N,) scores of the other.
     """
@@ -116,8 +117,9 @@ def delong(labels: ArrayLike, first: ArrayLike, second: ArrayLike) -> DeLong:
     covariance = np.cov(wins.mean(2)) / anomalous + np.cov(wins.mean(1)) / good
     contrast = np.array([-1.0, 1.0])
     error = float(np.sqrt(max(contrast @ covariance @ contrast, 0.0)))
-    if error < 1e-12:  # the two put all images in the same order, or both make no mistake
-        return DeLong(difference, 0.0, 0.0, 1.0)
+    if error < 1e-12:  # the same order of all images; or, of unlike ones, no spread to test by
+        same = abs(difference) < 1e-12
+        return DeLong(difference, 0.0, *((0.0, 1.0) if same else (float("nan"), float("nan"))))
     z = difference / error
     return DeLong(difference, error, z, float(2 * stats.norm.sf(abs(z))))
 

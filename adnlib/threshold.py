@@ -54,20 +54,28 @@ class Threshold:
         return sum(score > self.value for score in self.normal_scores)
 
     @property
-    def expected_fpr(self) -> float:
-        """Share of new normal images above the threshold, mean over draws of the held-out ones."""
+    def expected_fpr(self) -> float | None:
+        """Share of new normal images above the threshold, mean over draws of the held-out ones.
+
+        None for "balance", which chose the threshold on these very scores.
+        """
+        if self.rule == "balance":
+            return None
         return (self.false_alarms + 1) / (len(self.normal_scores) + 1)
 
     @property
-    def fpr_bound(self) -> float:
-        """What that share stays below with 95 % confidence (Clopper and Pearson's upper bound)."""
+    def fpr_bound(self) -> float | None:
+        """What that share stays below with 95 % confidence (Clopper and Pearson's upper bound), or
+        None, as above."""
+        if self.rule == "balance":
+            return None
         return clopper_pearson(self.false_alarms, len(self.normal_scores))[1]
 
     @property
     def sentence(self) -> str:
         """What the threshold promises."""
         images = _images(len(self.normal_scores))
-        if self.rule == "balance":
+        if self.expected_fpr is None or self.fpr_bound is None:
             return (
                 f"The threshold balances {self.found} of {self.anomalies} anomalies found against "
                 f"{self.false_alarms} false alarms in {images}; it was "

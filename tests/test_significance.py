@@ -120,3 +120,12 @@ def test_wilcoxon_without_a_difference_says_so() -> None:
     test = wilcoxon([0.0, 0.0])
     assert np.isnan(test.p)
     assert (test.pairs, test.rank_biserial) == (2, 0)
+
+
+def test_detectors_without_a_spread_are_not_called_alike():
+    labels, perfect = [0] * 20 + [1] * 20, np.arange(40)
+    for other, difference in ((np.zeros(40), 0.5), (-perfect, 1.0)):
+        found = delong(labels, other, perfect)
+        assert found.difference == difference
+        assert np.isnan([found.z, found.p]).all()
+    assert delong(labels, perfect, 2 * perfect).p == 1

@@ -109,3 +109,23 @@ def test_where_nothing_separates_there_are_no_alarms():
 def test_what_gives_no_threshold(scores, fpr, message):
     with pytest.raises(InputError, match=message):
         threshold_for_fpr(scores, fpr)
+
+
+def test_a_score_on_the_threshold_is_not_above_it():
+    assert with_anomalies(threshold_for_fpr([1, 2], 0.01), [2, 3]).found == 1
+
+
+def test_rates_that_are_no_binary_fractions_count_right():
+    assert threshold_for_fpr(np.arange(99), 0.29).false_alarms == 28
+    assert needed(1 / 49) == 48
+
+
+def test_of_equally_good_thresholds_that_with_the_fewest_false_alarms():
+    found = threshold_for_balance([1, 3], [2, 4], 0.01)
+    assert (found.value, found.false_alarms) == (3.5, 0)
+
+
+def test_a_threshold_chosen_on_its_own_scores_promises_nothing():
+    found = threshold_for_balance([1, 2], [3], 0.01)
+    assert (found.expected_fpr, found.fpr_bound) == (None, None)
+    assert "will fare worse" in found.described()["sentence"]
