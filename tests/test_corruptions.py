@@ -1,5 +1,6 @@
 """Corruptions of images: each by its formula, and what all of them promise."""
 
+import dataclasses
 import io
 import math
 
@@ -162,3 +163,29 @@ def test_mistakes_are_named(images):
         corrupt(images, NAMES, "blurr", 1)
     with pytest.raises(InputError, match="severity is 6: choose of 1, 2, 3, 4, 5"):
         corrupt(images, NAMES, "blur", 6)
+
+
+def test_kinds_draw_each_for_itself(monkeypatch):
+    drawn = []
+    for kind in ("noise", "crop"):
+        watched = dataclasses.replace(
+            CORRUPTIONS[kind],
+            change=lambda image, _, random: drawn.append(random.random()) or image,
+        )
+        monkeypatch.setitem(CORRUPTIONS, kind, watched)
+        corrupt(torch.zeros(1, 3, 8, 8, dtype=torch.uint8), ["a"], kind, 1)
+    assert drawn[0] != drawn[1]
+
+
+def test_crops_move_along_both_sides_each_for_itself():
+    ramp = torch.linspace(0, 250, 200).expand(200, 200)
+    image = torch.stack([ramp, ramp.T, ramp]).to(torch.uint8)
+    cut = corrupt(image.expand(8, -1, -1, -1), [str(i) for i in range(8)], "crop", 5).float()
+    left, top = (cut[:, channel].amin((1, 2)) for channel in (0, 1))
+    assert (left - top).abs().max() > 20
+
+
+def test_a_new_background_changes_down_the_image_too():
+    grey = torch.full((3, 64, 64), 90, dtype=torch.uint8)
+    changed = corrupt(grey.expand(4, -1, -1, -1), list("abcd"), "background", 5).float()
+    assert ((changed[:, :, -1] - changed[:, :, 0]).abs().amax((1, 2)) > 5).any()

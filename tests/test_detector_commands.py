@@ -89,6 +89,11 @@ def test_fit_says_what_came_out_and_how_far_it_is(call, data, tmp_path):
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["model"]
 
 
+def test_the_rate_that_is_asked_for_is_the_thresholds(call, data, tmp_path):
+    assert call("fit", data / "part", "--out", "m", "--fpr", "0.4", *TINY)[0] == 0
+    assert AttentDifferNet.load(tmp_path / "m").threshold.fpr == 0.4
+
+
 def test_balance_moves_the_threshold(call, data):
     anomalies = ("--anomalies", data / "part" / "test" / "scratch", "--balance")
     code, out, _ = call("fit", data / "part", "--out", "m", *anomalies, *TINY)

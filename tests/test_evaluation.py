@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from adnlib.errors import InputError
-from adnlib.evaluation import mean_and_std, mean_roc, percentiles, roc
+from adnlib.evaluation import mean_and_std, mean_roc, measures, percentiles, roc
 
 
 def test_auroc_counts_the_pairs_in_the_right_order() -> None:
@@ -77,3 +77,15 @@ def test_percentiles_count_ties_half() -> None:
 def test_percentiles_need_a_reference() -> None:
     with pytest.raises(InputError, match="normal test images"):
         percentiles([1.0], [])
+
+
+def test_the_rate_at_95_percent_recall_counts_exactly_95():
+    labels, scores = [0, 0] + [1] * 20, [0.5, 1.5, 1] + [2] * 19
+    assert measures(labels, scores)["fpr_at_95_recall"] == 0
+
+
+def test_the_band_reaches_from_the_lowest_to_the_highest_curve():
+    curves = [roc([0, 0, 1, 1], scores) for scores in ([0, 1, 2, 3], [2, 1, 0, 3], [3, 2, 1, 0])]
+    mean = mean_roc(curves, 5)
+    assert mean["low"].tolist() == [0, 0, 0, 0, 1]
+    assert mean["high"].tolist() == [1] * 5

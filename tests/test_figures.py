@@ -18,7 +18,8 @@ from adnlib.attention import ATTENTION
 from adnlib.errors import InputError
 from adnlib.map_kinds import Saliency
 from adnlib.overlays import overlay
-from adnlib.selection import SCALE_PERCENTILE, choose_images, colour_scales
+from adnlib.records import read_runs
+from adnlib.selection import SCALE_PERCENTILE, choose, choose_images, colour_scales
 
 
 @pytest.fixture
@@ -325,3 +326,20 @@ def test_every_variant_has_a_line_of_its_own() -> None:
     variants = [*ATTENTION, *(f"{name}_frozen" for name, kind in ATTENTION.items() if kind.learns)]
     looks = [figures.line_style(variant) for variant in variants]
     assert len({(str(look["color"]), str(look["linestyle"])) for look in looks}) == len(variants)
+
+
+def test_a_category_is_shown_by_the_seed_that_most_variants_have(tmp_path: Path) -> None:
+    images = make_pictures(tmp_path / "images" / "plate", good=3, anomalous=3, size=48)
+    for variant, seed in (("none", 0), ("none", 1), ("se", 1)):
+        make_run(tmp_path, "mine", "plate", variant, seed, images=images, maps=True)
+    assert choose(read_runs(tmp_path), 1)[0].seed == 1
+
+
+def test_the_bars_number_is_the_strongest_normal_maps(tmp_path: Path) -> None:
+    images = make_pictures(tmp_path / "images" / "plate", good=3, anomalous=3, size=48)
+    folder = make_run(tmp_path, "mine", "plate", images=images, maps=True)
+    maps = np.load(folder / "maps.npz")["maps"].astype(np.float32)
+    own = np.percentile(maps.reshape(len(maps), -1), SCALE_PERCENTILE, axis=1)
+    assert own[3:].max() > own[:3].max()
+    shown = choose(read_runs(tmp_path), 1)[0].normal["none"]
+    assert shown == pytest.approx(own[:3].max(), rel=1e-4)

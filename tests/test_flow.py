@@ -157,3 +157,22 @@ def test_scoring_standardises_by_what_training_saw(standardizing):
 def test_equal_features_are_standardised_to_zero_and_not_to_nothing(standardizing):
     latent, _ = standardizing(torch.ones(4, FEATURES, dtype=torch.double))
     assert torch.isfinite(latent).all()
+
+
+def test_the_first_batch_sets_the_running_moments(standardizing):
+    x = 5 + 2 * torch.randn(64, FEATURES, dtype=torch.double)
+    standardizing(x)
+    torch.testing.assert_close(standardizing[0].mean, x.mean(0))
+    torch.testing.assert_close(standardizing[0].variance, x.var(0))
+    standardizing(3 * x)
+    torch.testing.assert_close(standardizing[0].mean, 1.2 * x.mean(0))
+    before = standardizing[0].mean.clone()
+    standardizing(x, rev=True)
+    assert torch.equal(standardizing[0].mean, before)
+
+
+def test_a_dead_feature_is_not_blown_up_and_one_view_is_enough(standardizing):
+    x = torch.randn(64, FEATURES, dtype=torch.double)
+    x[:, 0] *= 1e-4
+    assert standardizing[0]((x,))[0][0][:, 0].std() < 0.1
+    assert standardizing(x[:1])[0].isfinite().all()

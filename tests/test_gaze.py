@@ -13,7 +13,7 @@ from adnlib.evaluation import roc
 from adnlib.gaze import write_looking
 from adnlib.map_kinds import Saliency
 from adnlib.records import read_runs
-from adnlib.scenes import MEASURES, Look, Scene
+from adnlib.scenes import MEASURES, SIZE, Look, Scene
 
 WITH_MASKS = ["defect_energy", "pointing", "pixel_auroc", "pro"]
 
@@ -145,3 +145,34 @@ def test_training_images_are_not_asked_for(results, images):
 
 def test_maps_of_another_kind_need_a_model(results):
     assert write_looking(results, "mine", Saliency("layercam"), say=lambda _: None) == []
+
+
+def test_intervals_have_the_seeds_spread(tmp_path, images):
+    for variant in ("none", "se"):
+        for seed in (0, 1):
+            options = {"images": images, "maps": True, "map_views": 2}
+            make_run(tmp_path, "mine", "plate", variant, seed, **options)
+    place = tmp_path / "runs/mine/plate"
+    shutil.copy(place / "none/seed0/maps.npz", place / "se/seed0/maps.npz")  # no difference there
+    maps = np.load(place / "none/seed1/maps.npz")["maps"]
+    np.savez(place / "se/seed1/maps.npz", maps=np.ones_like(maps))
+    paired = pd.read_csv(write_looking(tmp_path, "mine", say=lambda _: None)[1])
+    paired = paired.set_index(["method", "against", "measure"])
+    row = paired.loc[("AttentDifferNet (SE)", "DifferNet", "pixel_auroc")]
+    assert row["difference"] < -5
+    assert row["high"] == 0
+
+
+def test_images_without_an_object_are_not_measured_by_it():
+    objects = np.zeros((2, SIZE, SIZE), dtype=bool)
+    objects[0] = True
+    scene = Scene(np.array([0, 1]), np.zeros_like(objects), objects)
+    assert Look.at(scene, np.ones((2, 4, 4), np.float32)).measured == {"object_energy": 100}
+
+
+def test_images_are_drawn_again_within_each_label():
+    drawn = []
+    whole = {"pro": lambda weights: drawn.append(weights) or weights[:, 0]}
+    Look({}, {"pro": 0.5}, whole, np.array([0, 0, 0, 1, 1])).drawn("pro")
+    np.testing.assert_allclose(drawn[0][:, :3].sum(1), 3)
+    np.testing.assert_allclose(drawn[0][:, 3:].sum(1), 2)

@@ -118,3 +118,15 @@ def test_the_centre_prior_is_highest_in_the_middle_and_alike_on_all_sides():
     assert np.allclose(prior, prior.T)
     assert np.allclose(prior, prior[::-1])
     assert prior[0, middle] == pytest.approx(np.exp(-2), rel=0.02)  # two deviations away
+
+
+def test_regions_touch_at_corners():
+    mask = np.eye(4, dtype=bool)[None]
+    assert Counts.of(np.zeros((1, 4, 4), np.int16), mask).regions.tolist() == [1]
+
+
+def test_pixels_of_one_level_are_ties():
+    mask = np.zeros((1, 8, 8), dtype=bool)
+    mask[0, :2] = True
+    counts = Counts.of(np.zeros((1, 8, 8), np.int16), mask)
+    assert counts.pixel_auroc(np.ones((1, 1)))[0] == 0.5

@@ -11,7 +11,7 @@ from synthetic import make_grid, make_run, set_metrics
 
 from adnlib import overview, report
 from adnlib.catalogue import CATALOGUE
-from adnlib.comparison import auroc_table
+from adnlib.comparison import auroc_table, published_for
 from adnlib.records import read_runs
 from adnlib.runs import SELECTIONS
 
@@ -207,3 +207,19 @@ def test_summary_shows_numbers_and_where_everything_lies(
     assert re.search(r"^bottle +90.50 +95.25 < +99.00$", text, re.MULTILINE)
     assert "\n  results/demo/runs: 2 finished\n" in text
     assert "\n  results/demo/tables: auroc.csv, auroc.md, auroc.tex\n" in text
+
+
+def test_a_seed_that_lacks_a_category_is_none_of_the_means(tmp_path: Path) -> None:
+    grid_with(tmp_path, {("bottle", "none"): [90, 94], ("screw", "none"): [80]})
+    mean = table_of(tmp_path).loc[("last", "mean", "none")]
+    assert mean["mean"] == pytest.approx(86)  # of the cells 92 and 80
+    assert (mean["seeds"], mean["seed_list"]) == (1, "0")
+    assert pd.isna(mean["std"])
+
+
+def test_standardised_runs_and_parts_of_a_set_stand_beside_no_published_number(
+    tmp_path: Path,
+) -> None:
+    make_run(tmp_path, variant="none_standardized", standardize=True)
+    assert auroc_table(read_runs(tmp_path))["published"].isna().all()
+    assert published_for("mvtec_ad", "mean", "DifferNet", ["bottle", "mine"]) is None

@@ -309,3 +309,33 @@ def test_nothing_measured_or_nothing_in_common_is_said(root):
         measure(root, "sets", ONE, quiet)
     with pytest.raises(InputError, match="No category and seed of sets was measured with all of"):
         decline.write_sheets(root, "sets")
+
+
+def test_every_image_is_corrupted_by_its_own_name(monkeypatch):
+    monkeypatch.setattr(exposure, "_BATCH", 2)
+    seen = []
+    monkeypatch.setattr(exposure, "corrupt", lambda images, names, *_: seen.extend(names) or images)
+    exposed = exposure.Exposure.__new__(exposure.Exposure)
+    exposed._paths, exposed._images = list("abcde"), torch.zeros(5, 3, 2, 2)
+    exposed._score = lambda images: [0.0] * len(images)
+    assert len(exposed._score_corrupted("noise", 1)) == 5
+    assert seen == list("abcde")
+
+
+def of_noise(*rows):
+    columns = ["category", "variant", "seed", "auroc"]
+    return pd.DataFrame(rows, columns=columns).assign(corruption="noise", severity=0)
+
+
+def test_spread_is_over_seeds_and_not_over_categories():
+    table = of_noise(
+        *(("a", "none", 0, 90.0), ("a", "none", 1, 92.0)),
+        *(("b", "none", 0, 50.0), ("b", "none", 1, 48.0)),
+    )
+    cell = decline._means(table, "auroc")["none", "noise"].loc[0]
+    assert cell[["mean", "std", "min", "max"]].tolist() == [70, 0, 70, 70]
+
+
+def test_variants_are_compared_on_categories_that_all_have():
+    rows = ("a", "none", 0, 90.0), ("a", "se", 0, 92.0), ("b", "none", 0, 50.0)
+    assert set(decline._with_all([], of_noise(*rows), "auroc")[1]["category"]) == {"a"}

@@ -279,3 +279,32 @@ def test_variant(attention, training, variant):
     assert standardized.variant == f"{variant}_standardized"
     for each in (settings, standardized):
         assert Settings(**variant_settings(each.variant)).variant == each.variant
+
+
+def looks(settings, **more):
+    """A run of five looks at test and held-out images."""
+    settings = dataclasses.replace(settings, epochs=5, evaluate_every=1, **more)
+    return whole_run(settings)[0]
+
+
+def test_attention_that_learns_embeds_anew_at_each_look(settings):
+    run = looks(settings, attention="se", attention_rate=100.0)
+    test = run.images("test")
+    embedded = run.model.embed(test, run.model.test_angles(len(test)))
+    expected = run.model.score_embeddings(embedded)
+    np.testing.assert_allclose(run.scores["score_last"], expected, rtol=1e-5)
+
+
+def test_held_out_scores_are_those_of_held_out_images(settings):
+    run = looks(settings, holdout=0.5)
+    held = run.images("holdout")
+    embedded = run.model.embed(held, run.model.test_angles(len(held)))
+    kept = pd.read_csv(run.folder / runs.HOLDOUT)["score_last"]
+    np.testing.assert_allclose(kept, run.model.score_embeddings(embedded), rtol=1e-5)
+
+
+def test_averaged_are_the_last_looks(settings):
+    run = looks(settings, learning_rate=1e-2)
+    tested = run.seen[::2]
+    assert len(tested) == 5
+    np.testing.assert_allclose(run.scores["score_averaged"], sum(tested[-3:]) / 3, rtol=1e-5)

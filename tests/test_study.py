@@ -215,3 +215,20 @@ def test_the_committed_tables_are_those_of_the_committed_runs(tmp_path: Path) ->
     for name in ("statistics.csv", "paired.csv", "delong.csv", "choice.csv"):
         made, committed = map(pd.read_csv, (tmp_path / "tables" / name, reference / name))
         pd.testing.assert_frame_equal(made, committed, rtol=0, atol=1e-3)
+
+
+def test_the_same_images_under_other_labels_are_refused(tmp_path: Path) -> None:
+    make_run(tmp_path, seed=0)
+    path = make_run(tmp_path, seed=1) / "scores.csv"
+    table = pd.read_csv(path)
+    table.loc[0, "label"] = 1
+    table.to_csv(path, index=False)
+    with pytest.raises(InputError, match="tested with different images"):
+        study.write_study(tmp_path)
+
+
+def test_a_mean_is_of_as_many_seeds_as_its_category_with_the_fewest(tmp_path: Path) -> None:
+    make_grid(tmp_path, categories=["bottle"], seeds=3)
+    make_grid(tmp_path, categories=["screw"], seeds=2)
+    paired = tables_of(tmp_path)["paired"]
+    assert set(paired.loc[paired["category"] == "mean", "seeds"]) == {2}

@@ -4,12 +4,14 @@ import math
 import pytest
 import torch
 
+from adnlib import AttentDifferNet
 from adnlib.backbones import EmbeddingSettings, MultiScaleEmbedding
 from adnlib.errors import InputError
 from adnlib.flow import FlowSettings, build_flow, negative_log_likelihood
-from adnlib.training import TrainingSettings, train
+from adnlib.training import TrainingSettings, hold_out, train
 from adnlib.views import draw_angles
 
+SMALL = {"weights": "random", "image_size": 64, "scales": 1, "flow_blocks": 2, "flow_width": 16}
 TINY = {"epochs": 2, "batch_images": 3, "train_views": 2}
 
 
@@ -144,8 +146,35 @@ def test_a_diverging_run_says_so(images):
 
 @pytest.mark.parametrize(
     "settings",
-    [{"epochs": 0}, {"learning_rate": -1.0}, {"adam_beta1": 1.0}, {"attention_training": "jont"}],
+    [
+        *({"epochs": 0}, {"learning_rate": -1.0}, {"adam_beta1": 1.0}),
+        *({"attention_rate": 0.0}, {"flow_average": 1.0}, {"attention_training": "jont"}),
+    ],
 )
 def test_bad_settings_are_named(settings):
     with pytest.raises(InputError, match=next(iter(settings))):
         TrainingSettings(**settings)
+
+
+def test_looking_in_between_changes_nothing(images):
+    settings = {"standardize": True, "epochs": 3, "test_views": 2}
+    scores = []
+    for looks in (False, True):
+        model = AttentDifferNet(**SMALL, **settings)
+        for _ in model.train_epochs(images):
+            if looks:
+                model.score(images)
+        scores.append(model.score(images))
+    assert torch.equal(*scores)
+
+
+def test_the_variance_is_a_features_mean_over_features(images):
+    model = AttentDifferNet(**SMALL, epochs=1, max_angle=0.0, train_views=1)
+    epoch = next(model.train_epochs(images))
+    angles = torch.zeros(len(images), 1, dtype=torch.float64)
+    expected = model.embed(images, angles)[:, 0].var(0).mean().item()
+    assert epoch.feature_variance == pytest.approx(expected, rel=1e-4)
+
+
+def test_one_image_is_left_to_train_on():
+    assert hold_out(3, 0.99, 0).sum() == 2
