@@ -132,6 +132,8 @@ def build_flow(features: int, settings: FlowSettings, seed: int) -> SequenceINN:
 def negative_log_likelihood(latent: torch.Tensor, log_det: torch.Tensor) -> torch.Tensor:
     """DifferNet's loss: mean over views of (||z||^2 / 2 - log|det J|), per feature (equation 4).
 
+    The Gaussian's constant, log(2 pi) / 2 for a feature, is left out, as there.
+
     Args:
         latent: (N, D).
         log_det: (N,).

@@ -111,7 +111,8 @@ def draw_angles(
 
 
 def grid_angles(images: int, views: int) -> torch.Tensor:
-    """The regular grid i * 360 / views, (images, views), as DifferNet maps and scores later.
+    """The regular grid i * 360 / views, (images, views), as DifferNet maps and scores later (where
+    it turns an image before it resizes it).
 
     It holds 0, 90, 180 and 270 degrees, whose views have no black corners; training never sees such
     views, and they drown the rest of the score.
