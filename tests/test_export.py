@@ -289,3 +289,12 @@ def test_a_gpu_is_asked_for_float32_and_one_that_cannot_be_used_is_said(exported
     assert asked.pop() == ["CPUExecutionProvider"]
     with pytest.raises(InputError, match="onnxruntime cannot use CUDA here: choose cpu"):
         OnnxModel.load(exported, "cuda")
+
+
+def test_scores_that_are_no_numbers_are_not_kept(tmp_path, monkeypatch):
+    monkeypatch.setattr("adnlib.export._difference", lambda *_: float("nan"))
+    monkeypatch.setattr("adnlib.export._write_onnx", lambda _, path: path.touch())
+    monkeypatch.setattr("adnlib.export._read_onnx", lambda path: None)
+    with pytest.raises(InputError, match="it was not kept"):
+        export_model(AttentDifferNet(**TINY), tmp_path / "m.onnx", noise(1, 64))
+    assert not list(tmp_path.iterdir())

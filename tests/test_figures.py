@@ -343,3 +343,19 @@ def test_the_bars_number_is_the_strongest_normal_maps(tmp_path: Path) -> None:
     assert own[3:].max() > own[:3].max()
     shown = choose(read_runs(tmp_path), 1)[0].normal["none"]
     assert shown == pytest.approx(own[:3].max(), rel=1e-4)
+
+
+def test_each_picture_is_on_its_own_scale(
+    results: Path, drawn: list[Figure], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scales: list[float] = []
+
+    def watched(image: torch.Tensor, heat: np.ndarray, scale: float) -> np.ndarray:
+        scales.append(scale)
+        return overlay(image, heat, scale)
+
+    monkeypatch.setattr(heatmaps, "overlay", watched)
+    listed = pd.read_csv(heatmaps.draw_gradcam(results, "demo_parts", anomalous=2)[-1])
+    expected = [*listed["scale_none"], *listed["scale_se"]]
+    assert sorted(scales) == pytest.approx(sorted(expected), rel=1e-4)
+    assert len({f"{scale:.6g}" for scale in scales}) > 4

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -139,9 +140,16 @@ def test_a_folder_without_finished_runs_is_an_input_error(tmp_path: Path) -> Non
         read_runs(tmp_path, "mtd")
 
 
-@pytest.mark.parametrize("setting", [{"epochs": 8}, {"image_size": 448}, {"new_setting": 1}])
+@pytest.mark.parametrize(
+    "setting",
+    [
+        *({"epochs": 8}, {"image_size": 448}, {"new_setting": 1}),
+        *({"test_views": 3}, {"holdout": 0.5}, {"learning_rate": 0.25}, {"max_angle": 5}),
+        *({"precision": "bf16"}, {"test_angles": "grid"}),
+    ],
+)
 def test_differing_settings_within_a_data_set_are_refused(
-    tmp_path: Path, setting: dict[str, int]
+    tmp_path: Path, setting: dict[str, Any]
 ) -> None:
     make_run(tmp_path, seed=0)
     make_run(tmp_path, seed=1, category="screw", **setting)

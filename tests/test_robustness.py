@@ -19,6 +19,7 @@ from adnlib.exposure import KEPT
 from adnlib.folders import run_folder
 from adnlib.images import read_image
 from adnlib.model import AttentDifferNet
+from adnlib.records import read_runs
 from adnlib.robustness import COLUMNS, Measurement, measure
 from adnlib.run_settings import Settings
 
@@ -339,3 +340,13 @@ def test_spread_is_over_seeds_and_not_over_categories():
 def test_variants_are_compared_on_categories_that_all_have():
     rows = ("a", "none", 0, 90.0), ("a", "se", 0, 92.0), ("b", "none", 0, 50.0)
     assert set(decline._with_all([], of_noise(*rows), "auroc")[1]["category"]) == {"a"}
+
+
+def test_held_out_scores_are_of_the_images_that_are_held_out(root):
+    folder = folder_of(root)
+    [run] = [run for run in read_runs(root, "sets") if run.folder == folder]
+    before = exposure.Exposure(run, device="cpu").held_out()
+    table = pd.read_csv(folder / runs.HOLDOUT)
+    table.iloc[:1].to_csv(folder / runs.HOLDOUT, index=False)
+    assert len(before) == len(table) > 1
+    assert len(exposure.Exposure(run, device="cpu").held_out()) == 1
