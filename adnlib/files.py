@@ -91,12 +91,12 @@ def is_image(name: str) -> bool:
 
 def warn_of_others(folder: str, names: Iterable[str]) -> None:
     """Say which of these files in a folder are photographs that nothing here reads."""
-    others = [name for name in names if name.lower().endswith(_OTHER_SUFFIXES)]
+    seen = [name.lower() for name in names if not is_hidden(name)]
+    others = [Path(name).suffix for name in seen if name.endswith(_OTHER_SUFFIXES)]
     if others:
-        kinds = ", ".join(sorted({Path(name.lower()).suffix for name in others}))
         warnings.warn(
-            f"{len(others)} files ({kinds}) in {folder!r} are left out: convert them, such as to "
-            "PNG.",
+            f"left out in {folder!r}: {len(others)} of {', '.join(sorted(set(others)))}; convert "
+            "what is to be read, such as to PNG.",
             stacklevel=1,  # so that it is said once a folder, whoever asks
         )
 

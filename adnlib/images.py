@@ -168,9 +168,8 @@ def _said(error: Exception) -> str:
 def _decoded(path: Path) -> Image.Image:
     """The image upright, in the file's own mode; of many frames the first."""
     if path.exists() and not path.is_file():
-        raise ValueError(
-            "it is a folder" if path.is_dir() else "it is no regular file"
-        )  # a named pipe would be waited for
+        # Such as a named pipe, which would be waited for.
+        raise ValueError("it is a folder" if path.is_dir() else "it is no regular file")
     with Image.open(path, formats=FORMATS) as image:
         # PIL only warns at once to twice its limit, and a warning cannot be caught in threads.
         limit = Image.MAX_IMAGE_PIXELS

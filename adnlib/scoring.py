@@ -149,8 +149,8 @@ def _images_below(folder: str) -> Iterator[str]:
             yield place
             continue
         try:
-            with os.scandir(place) as scanned:
-                entries = list(scanned)
+            warn_of_others(place, (path.name for path in Path(place).iterdir()))
+            with os.scandir(place) as entries:
                 children = [
                     (entry.path, entry.is_dir(follow_symlinks=False))
                     for entry in entries
@@ -161,7 +161,6 @@ def _images_below(folder: str) -> Iterator[str]:
             raise InputError(
                 f"the folder {place!r} cannot be read ({error.strerror}): change its permissions."
             ) from None
-        warn_of_others(place, (entry.name for entry in entries))
         waiting += sorted(children, key=lambda child: natural(child[0]), reverse=True)
 
 

@@ -495,7 +495,7 @@ def test_photographs_that_are_left_out_are_said(call, model, tmp_path):
         (tmp_path / "new" / name).write_bytes(image.read_bytes())
     code, out, err = call("score", model, "new")
     assert (code, len(out.splitlines())) == (0, 2)
-    assert "note: 2 files (.gif, .heic) in 'new' are left out: convert them" in err
+    assert "note: left out in 'new': 2 of .gif, .heic; convert what is to be read" in err
 
 
 def test_a_list_may_begin_with_a_byte_order_mark(call, model, tmp_path, monkeypatch, capfd):
