@@ -136,24 +136,3 @@ def test_the_package_is_a_command():
         check=True,
     )
     assert done.stdout.startswith("usage: ./run_all.sh ")
-
-
-@pytest.mark.parametrize(
-    ("where", "code", "told"),
-    [("| true", 0, ""), (">/dev/full", 2, "cannot write 'standard output' (No space left")],
-)
-def test_an_end_of_output_is_told_apart_from_a_full_disk(tmp_path, where, code, told):
-    for kind in ("train/good", "test/good", "test/dent"):
-        (tmp_path / "my_set" / "cup" / kind).mkdir(parents=True, exist_ok=True)
-        (tmp_path / "my_set" / "cup" / kind / "0.png").touch()
-    command = f"{sys.executable} -m adnlib datasets check {tmp_path} {where}"
-    done = subprocess.run(
-        ["bash", "-o", "pipefail", "-c", command],
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=project_path("."),
-    )
-    assert (done.returncode, "Traceback" in done.stderr) == (code, False)
-    assert told in done.stderr
-    assert bool(done.stderr) == bool(told)

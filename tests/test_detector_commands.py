@@ -611,16 +611,30 @@ def test_interrupted_in_the_middle_what_was_written_is_whole_lines(data, model, 
     assert {len(row) for row in csv.reader(io.StringIO(text))} == {5}
 
 
+def in_bash(command: str) -> subprocess.CompletedProcess[str]:
+    words = ["bash", "-o", "pipefail", "-c", command]
+    return subprocess.run(words, capture_output=True, text=True, cwd=project_path("."))
+
+
+@pytest.mark.parametrize(
+    ("where", "code", "told"),
+    [("| true", 0, ""), (">/dev/full", 2, "cannot write 'standard output' (No space left")],
+)
+def test_an_end_of_output_is_told_apart_from_a_full_disk(tmp_path, where, code, told):
+    for kind in ("train/good", "test/good", "test/dent"):
+        (tmp_path / "my_set" / "cup" / kind).mkdir(parents=True, exist_ok=True)
+        (tmp_path / "my_set" / "cup" / kind / "0.png").touch()
+    command = f"{sys.executable} -m adnlib datasets check {tmp_path} {where}"
+    done = in_bash(command)
+    assert (done.returncode, "Traceback" in done.stderr) == (code, False)
+    assert told in done.stderr
+    assert bool(done.stderr) == bool(told)
+
+
 @pytest.mark.slow
 def test_a_reader_who_has_enough_is_no_mistake(data, model):
     command = f"{sys.executable} -m adnlib score {model} {data / 'part'} --batch 1 | head -n 1"
-    done = subprocess.run(
-        ["bash", "-o", "pipefail", "-c", command],
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=project_path("."),
-    )
+    done = in_bash(command)
     assert done.stdout == "path,score,verdict,percentile,error\n"
     assert "Traceback" not in done.stderr
     assert done.returncode == 0
@@ -630,13 +644,7 @@ def test_a_reader_who_has_enough_is_no_mistake(data, model):
 def test_closed_streams_are_empty_ones(data, model):
     image = data / "part" / "train" / "good" / "0.png"
     command = f"{sys.executable} -m adnlib score {model} - {image} <&- >&-"
-    done = subprocess.run(
-        ["bash", "-c", command],
-        stderr=subprocess.PIPE,
-        text=True,
-        check=False,
-        cwd=project_path("."),
-    )
+    done = in_bash(command)
     assert (done.returncode, done.stderr.count("\n")) == (0, 1), done.stderr
     assert done.stderr.startswith("1 images in ")
 
