@@ -18,7 +18,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "paper": {},
 }
 """What each preset changes in the defaults, which are the paper's (192 epochs, 64 test views)."""
-OPTIONS = ("holdout", "fpr", "on_bad_image", "balance", "self_contained", "anomalies")
+_OPTIONS = ("holdout", "fpr", "on_bad_image", "balance", "self_contained", "anomalies")
 """Of `adnlib fit`, which are no settings of a model."""
 
 
@@ -62,6 +62,6 @@ def _read(path: Path) -> dict[str, Any]:
 def _check(names: Iterable[str]) -> None:
     names = list(names)
     for name in names:
-        if name in OPTIONS:
+        if name in _OPTIONS:
             raise InputError(f"{name} is no setting of the model: give --{name.replace('_', '-')}.")
     check_names(names, [field.name for field in dataclasses.fields(ModelSettings)])

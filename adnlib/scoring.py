@@ -148,19 +148,20 @@ def _images_below(folder: str) -> Iterator[str]:
         if not is_folder:
             yield place
             continue
+        names: list[str] = []
+        children: list[tuple[str, bool]] = []
         try:
-            warn_of_others(place, (path.name for path in Path(place).iterdir()))
             with os.scandir(place) as entries:
-                children = [
-                    (entry.path, entry.is_dir(follow_symlinks=False))
-                    for entry in entries
-                    if not is_hidden(entry.name)
-                    and (entry.is_dir(follow_symlinks=False) or is_image(entry.name))
-                ]
+                for entry in entries:
+                    names.append(entry.name)
+                    is_folder = entry.is_dir(follow_symlinks=False)
+                    if not is_hidden(entry.name) and (is_folder or is_image(entry.name)):
+                        children.append((entry.path, is_folder))
         except OSError as error:
             raise InputError(
                 f"the folder {place!r} cannot be read ({error.strerror}): change its permissions."
             ) from None
+        warn_of_others(place, names)
         waiting += sorted(children, key=lambda child: natural(child[0]), reverse=True)
 
 
