@@ -105,14 +105,21 @@ def _with_all(
 
 
 def _means(table: pd.DataFrame, measure: str) -> dict[tuple[str, str], pd.DataFrame]:
-    """By variant and corruption: mean, std, min and max over seeds, one row a severity."""
+    """By variant and corruption: what `_of_seeds` gives, one row a severity."""
     means = {}
     for (variant, kind), rows in table.groupby(["variant", "corruption"]):
-        of_seeds = rows.groupby(["severity", "seed"])[measure].mean()
-        means[str(variant), str(kind)] = of_seeds.groupby("severity").agg(
-            ["mean", "std", "min", "max"]
-        )
+        of_severities = {
+            severity: _of_seeds(some, measure) for severity, some in rows.groupby("severity")
+        }
+        means[str(variant), str(kind)] = pd.DataFrame(of_severities).T
     return means
+
+
+def _of_seeds(rows: pd.DataFrame, measure: str) -> pd.Series[float]:
+    """The mean of the categories' means; std, min and max over the seeds that have them all."""
+    cells = rows.pivot_table(index="seed", columns="category", values=measure)
+    spread = cells.dropna().mean(axis=1).agg(["std", "min", "max"])
+    return pd.concat([pd.Series({"mean": cells.mean().mean()}), spread])
 
 
 def _protocol(found: Sequence[FinishedRun], table: pd.DataFrame, measure: str) -> str:
@@ -161,8 +168,9 @@ def _sheet(found: Sequence[FinishedRun], table: pd.DataFrame, measure: str) -> S
 
 
 def _own_auroc(found: Sequence[FinishedRun], table: pd.DataFrame) -> str:
-    own = table.drop_duplicates(["category", "variant", "seed"]).groupby("variant")["run_auroc"]
-    told = [f"{variant_title(name)} {own.mean()[name]:.2f}" for name in sorted_variants(found)]
+    of_variants = table.drop_duplicates(["category", "variant", "seed"]).groupby("variant")
+    own = {name: _of_seeds(rows, "run_auroc")["mean"] for name, rows in of_variants}
+    told = [f"{variant_title(name)} {own[name]:.2f}" for name in sorted_variants(found)]
     return (
         "The runs' own AUROC, of all test images, with angles drawn for each and all test views: "
         f"{', '.join(told)}."

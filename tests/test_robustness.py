@@ -337,6 +337,15 @@ def test_spread_is_over_seeds_and_not_over_categories():
     assert cell[["mean", "std", "min", "max"]].tolist() == [70, 0, 70, 70]
 
 
+def test_a_category_with_more_seeds_weighs_no_more_than_another():
+    rows = [("easy", "none", 0, 100.0), ("hard", "none", 0, 60.0), ("hard", "none", 1, 60.0)]
+    table = of_noise(*rows).assign(run_auroc=[100.0, 60.0, 60.0])
+    cell = decline._means(table, "auroc")["none", "noise"].loc[0]
+    assert cell["mean"] == 80
+    assert np.isnan(cell["std"])  # one seed alone has both
+    assert decline._of_seeds(table, "run_auroc")["mean"] == 80
+
+
 def test_variants_are_compared_on_categories_that_all_have():
     rows = ("a", "none", 0, 90.0), ("a", "se", 0, 92.0), ("b", "none", 0, 50.0)
     assert set(decline._with_all([], of_noise(*rows), "auroc")[1]["category"]) == {"a"}
