@@ -160,7 +160,8 @@ def choice_table(scored: Sequence[Scored]) -> pd.DataFrame:
     """What the choice of the epoch adds to the last epoch's AUROC, in the same runs.
 
     Rows as those of `paired_table`, plain DifferNet's too. What "best_on_test" adds was bought with
-    the test labels, by every variant alike.
+    the test labels, by every variant alike. The interval is of these epochs: its draws of images do
+    not choose anew, so that it can reach below 0 where the choice itself cannot lose.
     """
     rows: list[dict[str, Any]] = []
     for dataset, variant in dict.fromkeys((cell.dataset, cell.variant) for cell in scored):

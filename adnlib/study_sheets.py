@@ -72,9 +72,9 @@ def study_sheets(
         yield Sheet(
             title=f"{dataset_title(group)}: points of AUROC that the choice of the epoch adds",
             caption=f"{circumstances(group)}. Against the last epoch of the same runs. "
-            f"{_INTERVAL}. Best on test was chosen by the test labels, from as many looks at the "
-            "test set as a run took. Behind ±: standard deviation of AUROC over seeds, of the last "
-            "epoch and of each choice.",
+            f"{_INTERVAL}, of the epochs as they were chosen. Best on test was chosen by the test "
+            "labels, from as many looks at the test set as a run took. Behind ±: standard "
+            "deviation of AUROC over seeds, of the last epoch and of each choice.",
             header=[
                 *("category", "method", "seeds", SELECTION_NAMES["last"]),
                 *(SELECTION_NAMES[name] for name in rows["epoch_selection"].unique()),
