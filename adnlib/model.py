@@ -226,12 +226,13 @@ class AttentDifferNet(nn.Module):
     def embed(self, images: Pictures, angles: torch.Tensor) -> torch.Tensor:
         """Embeddings (N, V, features) of uint8 (N, 3, S, S) at angles (N, V), on the CPU."""
         self.eval()
+        near = images.near(self.device) if isinstance(images, Pixels) else images
         return torch.cat(
             [
-                self.embedding.embed(images[some].to(self.device), angles[some]).cpu()
-                for some in torch.arange(len(images)).split(16)
+                self.embedding.embed(near[some].to(self.device, non_blocking=True), angles[some])
+                for some in torch.arange(len(near)).split(16)
             ]
-        )
+        ).cpu()
 
     @torch.no_grad()
     def score_embeddings(self, embedded: torch.Tensor) -> torch.Tensor:

@@ -11,6 +11,7 @@ seed, implementation and precision; the last line is for programs, and of the fi
 from __future__ import annotations
 
 import argparse
+import copy
 import functools
 import sys
 import time
@@ -134,10 +135,17 @@ def new_model(asked: argparse.Namespace, seed: int, precision: str) -> AttentDif
 
 
 def warm_up(model: AttentDifferNet) -> None:
-    """Score one view, so that a GPU's libraries are loaded before anything is timed."""
+    """Let a GPU load its libraries and choose its kernels before anything is timed.
+
+    It does so for each shape at its first use, so a copy of the model trains on a batch of noise
+    and scores it. A CPU needs no more than one image.
+    """
     size = model.settings.image_size
-    view = torch.zeros(1, 3, size, size, dtype=torch.uint8)
-    model.score_embeddings(model.embed(view, torch.zeros(1, 1)))
+    images = 1 if model.device.type == "cpu" else model.settings.batch_images
+    noise = torch.randint(256, (images, 3, size, size)).to(torch.uint8)
+    spare = copy.deepcopy(model)
+    next(spare.train_epochs(noise))
+    spare.score_embeddings(spare.embed(noise, spare.test_angles(images)))
 
 
 def _rates(

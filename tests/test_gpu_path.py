@@ -15,6 +15,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from adnlib import AttentDifferNet
+from adnlib.pixels import Pixels
 from adnlib.precision import PRECISIONS
 
 TINY = {"weights": "random", "image_size": 64, "scales": 1, "flow_blocks": 2, "flow_width": 16}
@@ -118,6 +119,18 @@ def test_training_steps_do_not_wait_for_the_gpu(settings):
         model = AttentDifferNet(**TINY | settings)
         with gpu(model) as waits:
             train(model, images)
+        found.append(waits.count)
+    assert 0 < found[0] == found[1]
+
+
+def test_more_test_images_do_not_wait_more_often_for_the_gpu():
+    """Those that fit there are moved together, and their embeddings come back together."""
+    found = []
+    for images in (IMAGES, IMAGES.repeat(8, 1, 1, 1)):
+        model = AttentDifferNet(**TINY)
+        with gpu(model) as waits:
+            embedded = model.embed(Pixels(images), model.test_angles(len(images)))
+        assert (len(embedded), embedded.device.type) == (len(images), "cpu")
         found.append(waits.count)
     assert 0 < found[0] == found[1]
 
