@@ -30,7 +30,7 @@ from adnlib.threshold import (
     with_anomalies,
 )
 from adnlib.training import HOLDOUT, Epoch, hold_out, train
-from adnlib.views import draw_angles, grid_angles
+from adnlib.views import draw_angles, even_angles, grid_angles
 
 _TEST_SEED = 1 << 31  # added, it keeps the test angles apart from the training's; torch's CPU
 # generator takes the low 32 bits of a seed, so that a greater power of two would change nothing
@@ -217,10 +217,13 @@ class AttentDifferNet(nn.Module):
 
     def test_angles(self, images: int) -> torch.Tensor:
         """The angles (images, test_views) of test views, the same at every call."""
+        views, max_angle = self.settings.test_views, self.settings.max_angle
         if self.settings.test_angles == "grid":
-            return grid_angles(images, self.settings.test_views)
+            return grid_angles(images, views)
+        if self.settings.test_angles == "even":
+            return even_angles(images, views, max_angle)
         generator = torch.Generator().manual_seed(_TEST_SEED + self.settings.seed)
-        return draw_angles(images, self.settings.test_views, generator, self.settings.max_angle)
+        return draw_angles(images, views, generator, max_angle)
 
     @torch.no_grad()
     def embed(self, images: Pictures, angles: torch.Tensor) -> torch.Tensor:

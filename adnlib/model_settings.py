@@ -25,7 +25,7 @@ from adnlib.settings import (
 )
 from adnlib.training import TrainingSettings
 
-TEST_ANGLES = ("random", "grid")
+TEST_ANGLES = ("random", "even", "grid")
 
 MOST = {
     "attention_kernel": 101,
@@ -47,7 +47,8 @@ class ModelSettings(EmbeddingSettings, FlowSettings, TrainingSettings):
     test_views: int = 64
     """Rotations of each image that a score is the mean of."""
     test_angles: str = "random"
-    """"random": drawn like the training's angles, from the seed; "grid": i * 360 / test_views."""
+    """"random": drawn like the training's angles, from the seed; "even": the middles of equal parts
+    of +- max_angle, the same for every image; "grid": i * 360 / test_views."""
     seed: int = 0
     """Of the initial weights, the images held out, the order of the others, and all angles."""
     device: str = "auto"

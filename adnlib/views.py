@@ -120,6 +120,15 @@ def grid_angles(images: int, views: int) -> torch.Tensor:
     return (torch.arange(views, dtype=torch.float64) * 360 / views).expand(images, views)
 
 
+def even_angles(images: int, views: int, max_angle: float) -> torch.Tensor:
+    """The middles of so many equal parts of +-max_angle degrees, (images, views) float64.
+
+    The midpoint rule for what random angles estimate: a score's mean over the angles of training.
+    """
+    odd = 2 * torch.arange(views, dtype=torch.float64) + 1
+    return (odd * max_angle / views - max_angle).expand(images, views)
+
+
 def _line(along_x: torch.Tensor, along_y: torch.Tensor, size: int) -> torch.Tensor:
     """One source coordinate of each map, int32 (V, 3) in fixed point."""
     centre = size / 2

@@ -74,7 +74,7 @@ flow_average = 0.0  # decay of a moving average of the weights
 evaluate_every = 8  # epochs
 holdout = 0.1  # share of the good training images
 test_views = 64
-test_angles = "random"  # or "grid"
+test_angles = "random"  # or "even", "grid"
 map_views = 4
 # machine
 memory_budget = 0.0  # GB of memory for images, the rest on disk; 0: a quarter of the machine's

@@ -259,6 +259,8 @@ def test_test_angles():
     assert not torch.equal(model.test_angles(4), AttentDifferNet(**TINY, seed=1).test_angles(4))
     grid = AttentDifferNet(**{**TINY, "test_views": 4, "test_angles": "grid"})
     assert grid.test_angles(1).tolist() == [[0, 90, 180, 270]]
+    even = AttentDifferNet(**{**TINY, "test_views": 4, "test_angles": "even", "max_angle": 40.0})
+    assert even.test_angles(2).tolist() == [[-30, -10, 10, 30]] * 2
 
 
 @pytest.mark.parametrize("attention", ATTENTION)
@@ -276,7 +278,7 @@ def test_saved_and_loaded_it_scores_the_same(tmp_path, images, attention):
         ({"atention": "se"}, "no setting 'atention': did you mean 'attention'"),
         ({"epochs": "many"}, "epochs is 'many', which is no int"),
         ({"epochs": True}, "epochs is True"),
-        ({"test_angles": "regular"}, "random, grid"),
+        ({"test_angles": "regular"}, "random, even, grid"),
         ({"test_views": 0}, "test_views"),
         ({"seed": -1}, "seed is -1"),
         ({"seed": 1 << 32}, "whole number from 0 to"),

@@ -119,21 +119,50 @@ def test_the_operations_are_those_of_alexnets_five_convolutions():
     assert throughput._operations(model) == 2 * (first + second + others)
 
 
-def test_more_views_are_the_first_ones_and_some_more(category, tmp_path, capsys):
-    settings = {**TINY, "epochs": 1, "test_views": 4, "map_views": 0, "save_model": True}
-    where = {"data_root": str(category.parents[1]), "results": str(tmp_path), "device": "cpu"}
-    run = Run(Settings(dataset="demo_parts", category="bracket", **where, **settings))
+def finished_run(category, results, **settings):
+    settings = {**TINY, "epochs": 1, "test_views": 4, "map_views": 0, **settings}
+    where = {"data_root": str(category.parents[1]), "results": str(results), "device": "cpu"}
+    own = {"dataset": "demo_parts", "category": "bracket", "save_model": True}
+    run = Run(Settings(**own, **where, **settings))
     run.load_images()
     run.train(say=lambda _: None)
-    metrics = run.finish()
-    asked = ["--views", "1", "4", "--timed", "2", "--device", "cpu"]
-    assert accuracy.main([str(run.folder), *asked, "--out", str(tmp_path / "curve")]) == 0
-    table = pd.read_csv(tmp_path / "curve.csv").set_index("views")
-    assert table["auroc"][4] == pytest.approx(100 * metrics["auroc_last"], abs=0.01)
+    return run, run.finish()
+
+
+def test_angles_are_chosen_in_four_ways(category, tmp_path):
+    even, metrics = finished_run(category, tmp_path / "even", test_angles="even")
+    grid, of_grid = finished_run(category, tmp_path / "grid", test_angles="grid")
+    asked = ["--views", "1", "4", "--draws", "5", "--timed", "0", "--device", "cpu"]
+    out = ["--out", str(tmp_path / "curve")]
+    assert accuracy.main([str(even.folder), str(grid.folder), *asked, *out]) == 0
+    table = pd.read_csv(tmp_path / "curve.csv").set_index(["angles", "views"])
+    found = table["auroc"].groupby(level=[0, 1]).first()  # both runs have the same model
+    assert table["auroc"].groupby(level=[0, 1]).nunique().max() == 1
+    assert found["even", 4] == pytest.approx(100 * metrics["auroc_last"], abs=0.01)
+    assert found["grid", 4] == pytest.approx(100 * of_grid["auroc_last"], abs=0.01)
+    drawn = table.loc[["own", "shared"]]
+    assert (drawn["draws"] == 5).all()
+    assert drawn["auroc"].between(drawn["auroc_min"], drawn["auroc_max"]).all()
     assert (tmp_path / "curve.png").stat().st_size > 5000
+
+
+def test_models_that_embed_alike_share_their_views(category, tmp_path, monkeypatch):
+    runs = [finished_run(category, tmp_path, seed=seed)[0] for seed in (0, 1)]  # random weights
+    other = finished_run(category, tmp_path / "longer", epochs=2)[0]
+    embedded = []
+    embed = AttentDifferNet.embed
+    monkeypatch.setattr(AttentDifferNet, "embed", lambda *a: embedded.append(a[0]) or embed(*a))
+    asked = ["--views", "1", "--draws", "1", "--timed", "0", "--out", str(tmp_path / "curve")]
+    folders = [str(run.folder) for run in (runs[0], other, runs[1])]
+    assert accuracy.main([*folders, *asked, "--device", "cpu"]) == 0
+    assert [model.settings.seed for model in embedded] == [0, 1]
+
+
+def test_many_views_take_longer(category, tmp_path, capsys):
+    run = finished_run(category, tmp_path)[0]
     far = ["--views", "1", "128", "--timed", "3", "--device", "cpu"]  # apart beyond any noise
     assert accuracy.main([str(run.folder), *far, "--out", str(tmp_path / "far")]) == 0
-    milliseconds = pd.read_csv(tmp_path / "far.csv").set_index("views")["ms_an_image"]
+    milliseconds = pd.read_csv(tmp_path / "far.csv").groupby("views")["ms_an_image"].first()
     assert milliseconds[128] > milliseconds[1] > 0
     assert accuracy.main([str(tmp_path / "nowhere")]) == 2
     assert "error: " in capsys.readouterr().err

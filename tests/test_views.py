@@ -3,7 +3,15 @@ import pytest
 import torch
 from PIL import Image
 
-from adnlib.views import draw_angles, every_turn, grid_angles, rotate, turns, views_from
+from adnlib.views import (
+    draw_angles,
+    even_angles,
+    every_turn,
+    grid_angles,
+    rotate,
+    turns,
+    views_from,
+)
 
 
 @pytest.mark.parametrize("size", [1, 2, 33, 64, 97, 256])
@@ -59,3 +67,5 @@ def test_angles():
     assert -30 <= angles.min() < -29
     assert 29 < angles.max() <= 30
     assert grid_angles(2, 4).tolist() == [[0, 90, 180, 270]] * 2
+    assert even_angles(2, 4, 180.0).tolist() == [[-135, -45, 45, 135]] * 2
+    assert even_angles(1, 3, 30.0).tolist() == [[-20, 0, 20]]
