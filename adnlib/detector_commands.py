@@ -16,7 +16,7 @@ from adnlib.settings import assignment
 
 FIT_EXAMPLES = """\
 presets, each over the defaults, which are the paper's:
-  quick      8 epochs, scores by 16 rotated views: 200 images in about 4 minutes on 2 CPU cores
+  quick      8 epochs, scores by 16 even views: 200 images in about 4 minutes on 2 CPU cores
   standard   48 epochs, 64 views
   paper      192 epochs, 64 views
 

@@ -124,6 +124,7 @@ def even_angles(images: int, views: int, max_angle: float) -> torch.Tensor:
     """The middles of so many equal parts of +-max_angle degrees, (images, views) float64.
 
     The midpoint rule for what random angles estimate: a score's mean over the angles of training.
+    Of a whole turn, numbers that four divides have no right angles, which `grid_angles` has.
     """
     odd = 2 * torch.arange(views, dtype=torch.float64) + 1
     return (odd * max_angle / views - max_angle).expand(images, views)

@@ -24,7 +24,8 @@ def test_single_settings_go_over_the_file_and_the_file_over_the_preset(tmp_path)
     config = tmp_path / "settings.yaml"
     config.write_text("epochs: 5\nlearning_rate: 1e-4\n")
     found = fit_settings("quick", config, {"epochs": "6", "attention": "se"})
-    assert found == {"epochs": 6, "test_views": 16, "learning_rate": 1e-4, "attention": "se"}
+    own = {"epochs": 6, "learning_rate": 1e-4, "attention": "se"}
+    assert found == PRESETS["quick"] | own
     (tmp_path / "empty.yaml").touch()
     assert fit_settings("quick", tmp_path / "empty.yaml") == PRESETS["quick"]
 
