@@ -117,7 +117,7 @@ def grid_angles(images: int, views: int) -> torch.Tensor:
     It holds 0, 90, 180 and 270 degrees, whose views have no black corners; training never sees such
     views, and they drown the rest of the score.
     """
-    return (torch.arange(views, dtype=torch.float64) * 360 / views).expand(images, views)
+    return (_spread_out(views) * 360 / views).expand(images, views)
 
 
 def even_angles(images: int, views: int, max_angle: float) -> torch.Tensor:
@@ -126,8 +126,19 @@ def even_angles(images: int, views: int, max_angle: float) -> torch.Tensor:
     The midpoint rule for what random angles estimate: a score's mean over the angles of training.
     Of a whole turn, numbers that four divides have no right angles, which `grid_angles` has.
     """
-    odd = 2 * torch.arange(views, dtype=torch.float64) + 1
+    odd = 2 * _spread_out(views) + 1
     return (odd * max_angle / views - max_angle).expand(images, views)
+
+
+def _spread_out(count: int) -> torch.Tensor:
+    """The numbers below `count`, float64, in steps of about the golden section of a circle.
+
+    So the first few of them lie far apart, too: maps are made at the first of the test angles.
+    """
+    golden = count * (math.sqrt(5) - 1) / 2
+    coprime = (step for step in range(1, count + 1) if math.gcd(step, count) == 1)
+    step = min(coprime, key=lambda step: abs(step - golden))
+    return (torch.arange(count, dtype=torch.float64) * step) % count
 
 
 def _line(along_x: torch.Tensor, along_y: torch.Tensor, size: int) -> torch.Tensor:

@@ -66,6 +66,15 @@ def test_angles():
     assert angles.shape == (50, 40)
     assert -30 <= angles.min() < -29
     assert 29 < angles.max() <= 30
-    assert grid_angles(2, 4).tolist() == [[0, 90, 180, 270]] * 2
-    assert even_angles(2, 4, 180.0).tolist() == [[-135, -45, 45, 135]] * 2
-    assert even_angles(1, 3, 30.0).tolist() == [[-20, 0, 20]]
+    assert [sorted(some) for some in grid_angles(2, 4).tolist()] == [[0, 90, 180, 270]] * 2
+    assert sorted(even_angles(1, 4, 180.0)[0].tolist()) == [-135, -45, 45, 135]
+    assert sorted(even_angles(2, 3, 30.0)[1].tolist()) == [-20, 0, 20]
+    assert even_angles(1, 1, 30.0).tolist() == [[0]]
+
+
+@pytest.mark.parametrize("views", [16, 60, 64])
+def test_the_first_of_regular_angles_are_far_apart_too(views):
+    for angles in (grid_angles(1, views)[0], even_angles(1, views, 180.0)[0]):
+        assert len(angles.unique()) == views
+        first = torch.cat([angles[:4].sort().values, angles[:4].min(0, keepdim=True).values + 360])
+        assert first.diff().min() >= 40
