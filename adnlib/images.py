@@ -176,7 +176,8 @@ def _decoded(path: Path) -> Image.Image:
         if limit and image.width * image.height > limit:
             raise ValueError(f"it has more than {limit} pixels")
         image.load()
-        return ImageOps.exif_transpose(image)
+        ImageOps.exif_transpose(image, in_place=True)
+        return image
 
 
 def _resized(image: Image.Image, size: int) -> np.ndarray:
@@ -195,4 +196,4 @@ def _rgb(image: Image.Image) -> Image.Image:
     if image.has_transparency_data:
         black = Image.new("RGBA", image.size, (0, 0, 0, 255))
         return Image.alpha_composite(black, image.convert("RGBA")).convert("RGB")
-    return image.convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")
