@@ -6,20 +6,21 @@ frozen; the attention blocks may be trained.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from adnlib import fast_layers, networks
+from adnlib import fast_layers, gpu_layers, networks
 from adnlib.attention import ATTENTION, create_attention
 from adnlib.coupling import Coupled, couple
 from adnlib.errors import InputError
 from adnlib.precision import PRECISIONS, computing
 from adnlib.settings import check_choice, check_positive
-from adnlib.views import pixel_table, views_from
+from adnlib.views import pixel_table, turns, views_from
 
 _MEAN = (0.485, 0.456, 0.406)
 _STD = (0.229, 0.224, 0.225)
@@ -160,10 +161,6 @@ class MultiScaleEmbedding(nn.Module):
     def embed(self, images: torch.Tensor, angles: torch.Tensor) -> torch.Tensor:
         """Embed every image at its angles.
 
-        An image is standardised once and then turned, black being a colour like any other. Where
-        no gradient is asked for, views are made and embedded a few at a time, so that memory does
-        not grow with their number.
-
         Args:
             images: uint8 (N, 3, S, S) on the embedding's device.
             angles: (N, V), degrees.
@@ -171,20 +168,42 @@ class MultiScaleEmbedding(nn.Module):
         Returns:
             float32 (N, V, features).
         """
-        count, views = angles.shape
+        return self.embed_turned(images, self.turns(angles))
+
+    def turns(self, angles: torch.Tensor) -> torch.Tensor:
+        """What `embed_turned` takes for angles (N, V), on the embedding's device."""
+        maps = turns(angles.flatten(), self.settings.image_size)
+        return maps.unflatten(0, angles.shape).to(self.mean.device, non_blocking=True)
+
+    def embed_turned(self, images: torch.Tensor, maps: torch.Tensor) -> torch.Tensor:
+        """As `embed`, without a step that a GPU has to wait for.
+
+        An image is standardised once and then turned, black being a colour like any other. Where
+        no gradient is asked for, views are made and embedded a few at a time, so that memory does
+        not grow with their number.
+
+        Args:
+            images: uint8 (N, 3, S, S) on the embedding's device.
+            maps: (N, V, 2, 3), what `turns` gives.
+        """
+        count, views = maps.shape[:2]
         index = torch.arange(count, device=images.device).repeat_interleave(views)
-        turns = angles.flatten()
-        black = self.normalized(torch.zeros_like(images[:1, :, :1, :1])).flatten()
-        table = pixel_table(self.normalized(images), black)
-        size = images.shape[-1]
+        maps, size = maps.flatten(0, 1), images.shape[-1]
+        black = torch.zeros_like(images[:1, :, :1, :1])
+        # In the format of the first convolution, which would round each view to it.
+        dtype = PRECISIONS[self.settings.precision] or self.mean.dtype
+        pixels, black = (self.normalized(each).to(dtype) for each in (images, black))
+        table = pixel_table(pixels, black.flatten())
         if self.trained and torch.is_grad_enabled():
-            embedded = self._of_pixels(views_from(table, index, turns, size))
+            embedded = self._of_learning(views_from(table, index, maps, size))
         else:
             with torch.no_grad():
                 embedded = torch.cat(
                     [
-                        self._of_group(table, some, turn, size)
-                        for some, turn in zip(index.split(_GROUP), turns.split(_GROUP), strict=True)
+                        self._of_group(table, some, turned, size)
+                        for some, turned in zip(
+                            index.split(_GROUP), maps.split(_GROUP), strict=True
+                        )
                     ]
                 )
         return embedded.view(count, views, -1)
@@ -195,10 +214,11 @@ class MultiScaleEmbedding(nn.Module):
         return pixels.contiguous(memory_format=torch.channels_last)
 
     def scaled(self, pixels: torch.Tensor) -> list[torch.Tensor]:
-        """Normalized views (N, 3, S, S) at each scale, the largest first."""
+        """Normalized views (N, 3, S, S) at each scale, the largest first: by nearest pixels."""
+        size = self.settings.image_size
         return [
-            F.interpolate(pixels, size=self.settings.image_size // 2**scale) if scale else pixels
-            for scale in range(self.settings.scales)
+            F.interpolate(pixels, size=size // step) if size % step else pixels[..., ::step, ::step]
+            for step in (2**scale for scale in range(self.settings.scales))
         ]
 
     def train_attention(self) -> None:
@@ -217,8 +237,26 @@ class MultiScaleEmbedding(nn.Module):
         with computing(self.settings.precision, pixels.device):
             return _pooled(self.network(each) for each in self.scaled(pixels))
 
+    def _of_learning(self, views: torch.Tensor) -> torch.Tensor:
+        """As `_of_pixels`, where layers learn; those before the first of them give no gradient."""
+        learns = [any(p.requires_grad for p in layer.parameters()) for layer in self.network]
+        head, rest = self.network[: learns.index(True)], self.network[learns.index(True) :]
+        run = self._runner(views.device)
+        with computing(self.settings.precision, views.device):
+            with torch.no_grad():
+                begun = [run(head, each) for each in self.scaled(views)]
+            return _pooled(rest(each) for each in begun)
+
+    def _runner(
+        self, device: torch.device
+    ) -> Callable[[nn.Sequential, torch.Tensor], torch.Tensor]:
+        """What runs layers without gradients."""
+        if gpu_layers.are_had(device):
+            return partial(gpu_layers.run, precision=self.settings.precision)
+        return nn.Module.__call__
+
     def _of_group(
-        self, table: torch.Tensor, chosen: torch.Tensor, angles: torch.Tensor, size: int
+        self, table: torch.Tensor, chosen: torch.Tensor, maps: torch.Tensor, size: int
     ) -> torch.Tensor:
         """Embed the views that `views_from` makes of these (V, features), without gradients.
 
@@ -226,15 +264,16 @@ class MultiScaleEmbedding(nn.Module):
         transform see the group, for which their kernels are transformed once.
         """
         device = table.device
-        fp32 = PRECISIONS[self.settings.precision] is None
-        start = fast_layers.first(self.network, device) if fp32 else len(self.network)
+        start, run = len(self.network), self._runner(device)
+        if PRECISIONS[self.settings.precision] is None:
+            start = fast_layers.first(self.network, device)
+            run = fast_layers.run if start < len(self.network) else run
         head, rest = self.network[:start], self.network[start:]
-        run = fast_layers.run if len(rest) else nn.Module.__call__
         piece = _PIECE["cpu" if device.type == "cpu" else "accelerator"]
         with computing(self.settings.precision, device):
             begun = []
-            for some, turn in zip(chosen.split(piece), angles.split(piece), strict=True):
-                views = views_from(table, some, turn, size)
+            for some, turned in zip(chosen.split(piece), maps.split(piece), strict=True):
+                views = views_from(table, some, turned, size)
                 begun.append([run(head, each) for each in self.scaled(views)])
             return _pooled(run(rest, torch.cat(of_scale)) for of_scale in zip(*begun, strict=True))
 

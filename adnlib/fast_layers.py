@@ -54,7 +54,7 @@ def run(layers: nn.Sequential, maps: torch.Tensor) -> torch.Tensor:
         In NCHW order in memory, which transforms take.
     """
     with SWITCHES:
-        for layer in _apart(layers):
+        for layer in apart(layers):
             if _is_transformable(layer) and _saves(layer, maps):
                 maps = _transformed(layer, maps)
             elif _has_long_stride(layer):
@@ -66,13 +66,13 @@ def run(layers: nn.Sequential, maps: torch.Tensor) -> torch.Tensor:
         return maps.contiguous()
 
 
-def _apart(layers: nn.Sequential) -> Iterator[nn.Module]:
+def apart(layers: nn.Sequential) -> Iterator[nn.Module]:
     """The layers, with attention behind the one that it is coupled to."""
     for layer in layers:
-        yield from layer if isinstance(layer, Coupled) and not _is_heard(layer) else (layer,)
+        yield from layer if isinstance(layer, Coupled) and not is_heard(layer) else (layer,)
 
 
-def _is_heard(layer: nn.Module) -> bool:
+def is_heard(layer: nn.Module) -> bool:
     """Whether hooks wait for the layer itself to be called."""
     return bool(layer._forward_hooks or layer._forward_pre_hooks)
 
@@ -102,33 +102,58 @@ def _transformed(layer: nn.Conv2d, maps: torch.Tensor) -> torch.Tensor:
 
 
 def _has_long_stride(layer: nn.Module) -> TypeGuard[nn.Conv2d]:
-    if not isinstance(layer, nn.Conv2d) or layer.padding_mode != "zeros" or _is_heard(layer):
+    if not is_plain(layer) or layer.in_channels >= _lanes():
         return False
     stride = layer.stride[1]
-    fills = layer.in_channels < _lanes() <= layer.in_channels * stride
-    plain = layer.dilation == (1, 1) and layer.groups == 1 and not isinstance(layer.padding, str)
-    return fills and plain and layer.kernel_size[1] > stride
+    return layer.in_channels * stride >= _lanes() and layer.kernel_size[1] > stride
+
+
+def is_plain(layer: nn.Module) -> TypeGuard[nn.Conv2d]:
+    """Whether it is a convolution that F.conv2d does the whole of, with numbers for padding."""
+    if not isinstance(layer, nn.Conv2d) or layer.padding_mode != "zeros" or is_heard(layer):
+        return False
+    return layer.dilation == (1, 1) and layer.groups == 1 and not isinstance(layer.padding, str)
 
 
 def _by_columns(layer: nn.Conv2d, maps: torch.Tensor) -> torch.Tensor:
     """(N, 3, H, W) seen as (N, 3 * stride, H, W / stride), and the kernels likewise."""
-    (down, stride), (above, left) = layer.stride, map(int, layer.padding)
-    width, kernel = maps.shape[-1], layer.kernel_size[1]
-    wide = math.ceil(kernel / stride)
-    columns = (width + 2 * left - kernel) // stride + wide
-    maps = F.pad(maps, (left, columns * stride - width - left, above, above))
-    weight = F.pad(layer.weight, (0, wide * stride - kernel))
-    maps, weight = (_columns_as_channels(each, stride) for each in (maps, weight))
+    down, across = layer.stride
+    maps, weight = in_blocks(layer, maps, (1, across))
     return F.conv2d(maps, weight, layer.bias, (down, 1))
 
 
-def _columns_as_channels(maps: torch.Tensor, stride: int) -> torch.Tensor:
-    channels_last = maps.permute(0, 2, 3, 1).contiguous()
-    return channels_last.unflatten(2, (-1, stride)).flatten(3).permute(0, 3, 1, 2)
+def in_blocks(
+    layer: nn.Conv2d, maps: torch.Tensor, block: tuple[int, int]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Padded maps and kernels for the same convolution, with blocks of pixels seen as one pixel.
+
+    Args:
+        maps: (N, C, H, W).
+        block: rows and columns, each 1 or the layer's stride, which it then no longer has.
+
+    Returns:
+        (N, C * rows * columns, H / rows, W / columns) and kernels likewise, in channels-last order.
+    """
+    around_maps, around_kernels = [], []
+    for axis in (1, 0):  # F.pad begins with the last
+        side, stride, before = block[axis], layer.stride[axis], int(layer.padding[axis])
+        size, kernel = maps.shape[2 + axis], layer.kernel_size[axis]
+        wide = math.ceil(kernel / side) * side
+        seen = (size + 2 * before - kernel) // stride * stride + wide
+        around_maps += [before, seen - size - before]
+        around_kernels += [0, wide - kernel]
+    weight = F.pad(layer.weight, around_kernels)
+    return _as_channels(F.pad(maps, around_maps), block), _as_channels(weight, block)
+
+
+def _as_channels(maps: torch.Tensor, block: tuple[int, int]) -> torch.Tensor:
+    rows, columns = block
+    split = maps.permute(0, 2, 3, 1).unflatten(2, (-1, columns)).unflatten(1, (-1, rows))
+    return split.transpose(2, 3).flatten(3).contiguous().permute(0, 3, 1, 2)
 
 
 def _is_plain_pool(layer: nn.Module) -> TypeGuard[nn.MaxPool2d]:
-    if not isinstance(layer, nn.MaxPool2d) or _is_heard(layer):
+    if not isinstance(layer, nn.MaxPool2d) or is_heard(layer):
         return False
     one_number = isinstance(layer.kernel_size, int) and isinstance(layer.stride, int)
     return one_number and layer.padding == 0 and layer.dilation == 1 and not layer.ceil_mode

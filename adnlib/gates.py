@@ -77,6 +77,11 @@ class GateMonitor:
         ]
         self._moments: dict[str, torch.Tensor] = {}
 
+    def forget(self) -> None:
+        """What was seen so far; in place, where a recorded step of training goes on to count."""
+        for moments in self._moments.values():
+            moments.zero_()
+
     def __enter__(self) -> GateMonitor:
         self._handles = [
             module.register_forward_hook(partial(self._record, site))
@@ -102,7 +107,7 @@ class GateMonitor:
         gates = gates.detach().double()
         count = gates.new_full((), gates.numel())
         moments = torch.stack([count, gates.sum(), gates.square().sum()])
-        self._moments[site] = self._moments.get(site, 0.0) + moments
+        self._moments.setdefault(site, torch.zeros_like(moments)).add_(moments)
 
 
 def _gates(moments: torch.Tensor) -> Gates:

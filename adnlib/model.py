@@ -19,6 +19,7 @@ from adnlib.inputs import Images, OneImage, read_images
 from adnlib.model_settings import ModelSettings, find_device
 from adnlib.pixels import Pictures, Pixels
 from adnlib.precision import check_precision, rounding
+from adnlib.replay import Replayed
 from adnlib.saved_model import Fitted, SavedModel
 from adnlib.settings import check_names
 from adnlib.threshold import (
@@ -34,6 +35,7 @@ from adnlib.views import draw_angles, even_angles, grid_angles
 
 _TEST_SEED = 1 << 31  # added, it keeps the test angles apart from the training's; torch's CPU
 # generator takes the low 32 bits of a seed, so that a greater power of two would change nothing
+_IN_FLOW = 16  # images, whose views are in the flow together
 _MAPPED = 16  # held-out images whose maps set the scale of all maps
 
 
@@ -196,7 +198,34 @@ class AttentDifferNet(nn.Module):
         Raises:
             InputError: nothing there, or an image cannot be read.
         """
-        return self._score_each(self._embed_each(self._read(images)))
+        score = self.scorer()
+        return torch.cat([score(image)[0] for image in self._read(images)])
+
+    @torch.no_grad()
+    def scorer(self) -> Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]]:
+        """What `score` does with each image, for a stream of them.
+
+        It takes a uint8 tensor (3, S, S) of the model's image_size, and gives its score (1,) and
+        embeddings (1, V, features), on the CPU. The model stays as it is while it is in use.
+        """
+        self.eval()
+        maps = self.embedding.turns(self.test_angles(1))
+
+        def look(image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            embedded = self.embedding.embed_turned(image, maps)
+            with rounding(self.settings.precision):
+                latent, _ = self.flow(embedded.flatten(0, 1))
+            return anomaly_score(latent.view(embedded.shape)), embedded
+
+        replayed = Replayed(look, self.device)
+
+        @torch.no_grad()
+        def looked(image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            # One by one: in a larger matrix product the same image has other last digits.
+            score, embedded = replayed(image[None].to(self.device, non_blocking=True))
+            return score.cpu(), embedded.cpu()
+
+        return looked
 
     def explain(self, image: OneImage, views: int = 4) -> torch.Tensor:
         """Where one image raises its score: Grad-CAM (S, S) in the score's unit, see `explain`.
@@ -298,8 +327,9 @@ class AttentDifferNet(nn.Module):
         """Threshold and scale of maps by held-out images (N, 3, S, S), whose loss is returned."""
         from adnlib.explain import saliency  # which stands behind this on the road
 
-        embedded = self._embed_each(held_out)
-        self.threshold = threshold_for_fpr(self._score_each(embedded).numpy(), fpr)
+        look = self.scorer()
+        scores, embedded = map(torch.cat, zip(*map(look, held_out), strict=True))
+        self.threshold = threshold_for_fpr(scores.numpy(), fpr)
         highest = max(saliency(self, image[None]).max().item() for image in held_out[:_MAPPED])
         self.heat_scale = 2 * max(highest, 1e-12)  # all maps may be 0
         return self.loss_embeddings(embedded)
@@ -309,7 +339,7 @@ class AttentDifferNet(nn.Module):
     ) -> Iterator[tuple[torch.Tensor, tuple[torch.Tensor, torch.Tensor]]]:
         """Some of the embeddings (N, V, features), and the flow's output for their views."""
         self.eval()
-        for some in embedded.split(16):
+        for some in embedded.split(_IN_FLOW):
             with rounding(self.settings.precision):
                 passed = self.flow(some.flatten(0, 1).to(self.device))
             yield some, passed
@@ -317,11 +347,3 @@ class AttentDifferNet(nn.Module):
     def _read(self, images: Images, good_only: bool = False) -> Pixels:
         size, budget = self.settings.image_size, self.settings.memory_budget
         return read_images(images, size, good_only, memory_budget=budget)
-
-    def _embed_each(self, images: Pictures) -> torch.Tensor:
-        # One by one: in a larger matrix product the same image has other last digits.
-        angles = self.test_angles(1)
-        return torch.cat([self.embed(image[None], angles) for image in images])
-
-    def _score_each(self, embedded: torch.Tensor) -> torch.Tensor:
-        return torch.cat([self.score_embeddings(one[None]) for one in embedded])

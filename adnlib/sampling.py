@@ -22,13 +22,16 @@ _TOGETHER = 16  # images, of which a bank is made at a time
 class Source(Protocol):
     """Gives batches of embeddings."""
 
-    @property
-    def gates(self) -> GateMonitor:
-        """To be entered for each epoch: of the attention that these embeddings went through."""
+    def watch(self) -> GateMonitor:
+        """To be entered for an epoch: of the attention that its embeddings went through."""
         ...
 
-    def batch(self, chosen: torch.Tensor) -> torch.Tensor:
-        """Embeddings (B * views, features) of the images at these positions (B,)."""
+    def draw(self, chosen: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """What a batch of the images at these positions (B,) is made of, on the device."""
+        ...
+
+    def embed(self, *drawn: torch.Tensor) -> torch.Tensor:
+        """Embeddings (B * views, features) of it, without a step that a GPU has to wait for."""
         ...
 
 
@@ -45,16 +48,20 @@ class FreshViews:
     ) -> None:
         self.images, self.generator = images, generator
         self._embedding, self._views, self._max_angle = embedding, views, max_angle
+        self._gates = GateMonitor(embedding.network)
 
-    @property
-    def gates(self) -> GateMonitor:
-        """A new one at each look."""
-        return GateMonitor(self._embedding.network)
+    def watch(self) -> GateMonitor:
+        self._gates.forget()
+        return self._gates
 
-    def batch(self, chosen: torch.Tensor) -> torch.Tensor:
+    def draw(self, chosen: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Images and how they are turned."""
         angles = draw_angles(len(chosen), self._views, self.generator, self._max_angle)
         images = self.images[chosen].to(self._embedding.mean.device, non_blocking=True)
-        return self._embedding.embed(images, angles).flatten(0, 1)
+        return images, self._embedding.turns(angles)
+
+    def embed(self, *drawn: torch.Tensor) -> torch.Tensor:
+        return self._embedding.embed_turned(*drawn).flatten(0, 1)
 
 
 class BankedViews:
@@ -66,18 +73,23 @@ class BankedViews:
         The bank lies on the embedding's device.
         """
         self._views, self._generator = views, made.generator
-        self.gates = made.gates
-        with torch.no_grad(), self.gates:
+        with torch.no_grad(), made.watch() as self._gates:
             self._bank = torch.cat(
                 [
-                    made.batch(some).unflatten(0, (len(some), -1))
+                    made.embed(*made.draw(some)).unflatten(0, (len(some), -1))
                     for some in torch.arange(len(made.images)).split(_TOGETHER)
                 ]
             )
 
-    def batch(self, chosen: torch.Tensor) -> torch.Tensor:
+    def watch(self) -> GateMonitor:
+        return self._gates
+
+    def draw(self, chosen: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Rows and columns of the bank."""
         lots = torch.rand(len(chosen), self._bank.shape[1], generator=self._generator)
         drawn = lots.argsort(1)[:, : self._views]
         device = self._bank.device
-        rows, columns = (each.to(device, non_blocking=True) for each in (chosen, drawn))
-        return self._bank[rows[:, None], columns].flatten(0, 1)
+        return tuple(each.to(device, non_blocking=True) for each in (chosen[:, None], drawn))
+
+    def embed(self, *drawn: torch.Tensor) -> torch.Tensor:
+        return self._bank[drawn].flatten(0, 1)

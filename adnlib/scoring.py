@@ -9,7 +9,7 @@ from __future__ import annotations
 import glob
 import itertools
 import os
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple, TypeAlias
@@ -94,6 +94,7 @@ def _score_stream(
     model: Detector, paths: Iterator[str], batch: int, on_bad_image: str, heatmaps: Path | None
 ) -> Generator[Line, None, None]:
     size = model.settings.image_size
+    score = _scorer(model)
     pool = ThreadPoolExecutor(cores())
     try:
         ahead: list[tuple[str, Future[torch.Tensor]]] = []
@@ -102,7 +103,7 @@ def _score_stream(
                 (path, pool.submit(read_image, Path(path), size))
                 for path in itertools.islice(paths, batch)
             ]
-            yield from _score_batch(model, ahead, on_bad_image, heatmaps)
+            yield from _score_batch(model, score, ahead, on_bad_image, heatmaps)
             if not coming:
                 return
             ahead = coming
@@ -165,8 +166,16 @@ def _images_below(folder: str) -> Iterator[str]:
         waiting += sorted(children, key=lambda child: natural(child[0]), reverse=True)
 
 
+def _scorer(model: Detector) -> Callable[[torch.Tensor], float]:
+    if isinstance(model, OnnxModel):
+        return lambda image: model.score(image).item()
+    look = model.scorer()
+    return lambda image: look(image)[0].item()
+
+
 def _score_batch(
     model: Detector,
+    score: Callable[[torch.Tensor], float],
     batch: Sequence[tuple[str, Future[torch.Tensor]]],
     on_bad_image: str,
     heatmaps: Path | None,
@@ -180,10 +189,10 @@ def _score_batch(
                 raise InputError(str(error) or f"{path!r} is too large for the memory.") from None
             yield Line(path, error=str(error) or "it is too large for the memory")
             continue
-        (score,) = model.score(image).tolist()
+        found = score(image)
         if heatmaps and isinstance(model, AttentDifferNet):
             _draw(model, image, Path(path), heat_path(heatmaps, path))
-        yield _judged(model, path, score)
+        yield _judged(model, path, found)
 
 
 def _check_draws(model: Detector) -> None:

@@ -20,6 +20,7 @@ from adnlib.flow import negative_log_likelihood
 from adnlib.gates import Gates
 from adnlib.pixels import Pictures
 from adnlib.precision import rounding
+from adnlib.replay import Replayed
 from adnlib.sampling import BankedViews, FreshViews, Source
 from adnlib.settings import check_choice, check_from_zero, check_positive
 
@@ -144,6 +145,7 @@ def train(
         InputError: the loss is no longer finite.
     """
     began = time.perf_counter()
+    device = embedding.mean.device
     generator = torch.Generator().manual_seed(seed)
     if settings.attention_training == "joint":
         embedding.train_attention()
@@ -162,6 +164,7 @@ def train(
         eps=settings.adam_eps,
         weight_decay=settings.weight_decay,
         fused=True,
+        capturable=device.type == "cuda",
     )
     optimizer.zero_grad()  # of a training that was interrupted
     average = _Average(flow, settings.flow_average)
@@ -171,25 +174,31 @@ def train(
     precision = embedding.settings.precision
     # fp16 has no numbers as small as the gradients of the attention blocks.
     scaled = embedding.trained and precision == "fp16"
-    scaler = torch.amp.GradScaler(embedding.mean.device.type, enabled=scaled)
+    scaler = torch.amp.GradScaler(device.type, enabled=scaled)
+
+    def step(*drawn: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        embedded = source.embed(*drawn)
+        with rounding(precision):
+            loss = negative_log_likelihood(*flow(embedded))
+            scaler.scale(loss).backward()
+        scaler.step(optimizer)
+        scaler.update()
+        optimizer.zero_grad()  # at once: until the next step they would take memory
+        return loss.detach(), embedded.detach()
+
+    replayed = Replayed(step, device)
     for epoch in range(1, settings.epochs + 1):
         embedding.train()
         flow.train()
         losses, embeddings = [], []
-        with source.gates as gates:
+        with source.watch() as gates:
             for chosen in torch.randperm(len(images), generator=generator).split(
                 settings.batch_images
             ):
-                embedded = source.batch(chosen)
-                with rounding(precision):
-                    loss = negative_log_likelihood(*flow(embedded))
-                    scaler.scale(loss).backward()
-                scaler.step(optimizer)
-                scaler.update()
-                optimizer.zero_grad()  # at once: until the next step they would take memory
+                loss, embedded = replayed(*source.draw(chosen))
                 average.update()
-                losses.append(loss.detach() * len(chosen))
-                embeddings.append(embedded.detach())
+                losses.append(loss * len(chosen))
+                embeddings.append(embedded)
         train_loss = (torch.stack(losses).sum() / len(images)).item()
         if not torch.isfinite(torch.tensor(train_loss)):
             raise InputError(

@@ -34,7 +34,8 @@ def rotate(images: torch.Tensor, angles: torch.Tensor) -> torch.Tensor:
     if height != width or angles.shape != (count,):
         raise ValueError(f"one angle a square image, got {images.shape} and {angles.shape}")
     table = pixel_table(images, images.new_zeros(channels))
-    return views_from(table, torch.arange(count, device=images.device), angles, height)
+    maps = turns(angles, height).to(images.device, non_blocking=True)
+    return views_from(table, torch.arange(count, device=images.device), maps, height)
 
 
 def pixel_table(images: torch.Tensor, black: torch.Tensor) -> torch.Tensor:
@@ -50,19 +51,19 @@ def pixel_table(images: torch.Tensor, black: torch.Tensor) -> torch.Tensor:
 
 
 def views_from(
-    table: torch.Tensor, chosen: torch.Tensor, angles: torch.Tensor, size: int
+    table: torch.Tensor, chosen: torch.Tensor, maps: torch.Tensor, size: int
 ) -> torch.Tensor:
     """As `rotate`, of images in a `pixel_table`.
 
     Args:
         chosen: (V,), which image a view is of, on the table's device.
-        angles: (V,) degrees, float64, on any device.
+        maps: (V, 2, 3), what `turns` gives, on the table's device.
         size: of an image, px.
 
     Returns:
         (V, C, S, S), in channels-last order in memory.
     """
-    source = _source_pixels(turns(angles, size).to(table.device, non_blocking=True), size)
+    source = _source_pixels(maps, size)
     first = chosen * _framed_side(size) ** 2
     source = source + first.to(torch.int32 if len(table) < 2**31 else torch.int64)[:, None, None]
     pixels = table.index_select(0, source.flatten())
@@ -162,5 +163,7 @@ def _source_pixels(maps: torch.Tensor, size: int) -> torch.Tensor:
     """Which pixel of the framed image each pixel of a view shows: int32 (V, S, S), flat."""
     line = torch.arange(size, device=maps.device, dtype=torch.int32)
     start, column, row = maps[..., None, None].unbind(2)
-    x, y = ((start + line * column + line[:, None] * row) >> _FRACTION_BITS).unbind(1)
-    return (y + _frame(size)) * _framed_side(size) + x + _frame(size)
+    start = start + (_frame(size) << _FRACTION_BITS)
+    pixels = (start + line * column) + line[:, None] * row
+    x, y = pixels.bitwise_right_shift_(_FRACTION_BITS).unbind(1)
+    return torch.add(x, y, alpha=_framed_side(size))

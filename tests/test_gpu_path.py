@@ -1,7 +1,8 @@
 """A GPU's way through the code, where there is none: by torch's fake tensors.
 
 They hold no numbers, but have a shape and a device, and torch refuses to compute with two devices,
-as it does on a GPU. The backward pass wants a real one and is left out.
+as it does on a GPU. The backward pass and recordings want a real one and are left out; a kernel
+that torch knows no shapes of is replaced by two.
 """
 
 from collections.abc import Iterator
@@ -10,11 +11,15 @@ from unittest.mock import patch
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from adnlib import AttentDifferNet
+from adnlib import AttentDifferNet, training
+from adnlib import model as model_module
+from adnlib.attention import ATTENTION
+from adnlib.networks import NETWORKS
 from adnlib.pixels import Pixels
 from adnlib.precision import PRECISIONS
 
@@ -27,10 +32,11 @@ class Waits(TorchDispatchMode):
     """Counts what lets the program wait for the GPU, and answers where a number is asked for.
 
     Those are numbers and tensors that come back, and what goes there without `non_blocking`, such
-    as positions on the CPU that a tensor there is indexed with.
+    as positions on the CPU that a tensor there is indexed with. Of what goes there all is counted,
+    too: none of it may be recorded.
     """
 
-    count = 0
+    count = sent = 0
 
     def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
         kwargs, aten = kwargs or {}, torch.ops.aten
@@ -43,6 +49,7 @@ class Waits(TorchDispatchMode):
             back = source.is_cuda and not result.is_cuda
             there = result.is_cuda and not source.is_cuda
             self.count += back or (there and not kwargs.get("non_blocking"))
+            self.sent += there
         elif operation in (aten.index.Tensor, aten.index_put_.default):
             self.count += args[0].is_cuda and not all(i is None or i.is_cuda for i in args[1])
         return result
@@ -52,11 +59,14 @@ class Waits(TorchDispatchMode):
 def gpu(model: AttentDifferNet) -> Iterator[Waits]:
     """Within, the model is on a GPU."""
     room = patch.object(torch.cuda, "mem_get_info", lambda _: (1 << 40, 1 << 40))
-    with room, FakeTensorMode(allow_non_fake_inputs=True), Waits() as waits:
+    kernel = patch.object(torch, "cudnn_convolution_relu", lambda *given: F.conv2d(*given).relu())
+    recordings = patch.object(training, "Replayed", lambda work, _: work)
+    fake = FakeTensorMode(allow_non_fake_inputs=True)
+    with room, kernel, recordings, fake, Waits() as waits:
         for module in model.modules():
             for name, tensor in module.named_parameters(recurse=False):
-                fake = torch.empty_like(tensor, device="cuda")
-                module.register_parameter(name, nn.Parameter(fake, tensor.requires_grad))
+                moved = torch.empty_like(tensor, device="cuda")
+                module.register_parameter(name, nn.Parameter(moved, tensor.requires_grad))
             for name, tensor in module.named_buffers(recurse=False):
                 module.register_buffer(name, torch.empty_like(tensor, device="cuda"))
         assert model.device.type == "cuda"
@@ -78,11 +88,11 @@ def train(model: AttentDifferNet, images: torch.Tensor) -> None:
 SETTINGS = [
     {},
     {"scales": 2, "image_size": 128},
-    {"attention": "se"},
+    *({"attention": name} for name in ATTENTION if name != "none"),
     {"attention": "cbam", "attention_training": "frozen"},
     {"view_bank": 6},
     {"flow_average": 0.9},
-    {"backbone": "resnet18"},
+    *({"backbone": name, "attention": "se"} for name in NETWORKS if name != "alexnet"),
     {"test_angles": "grid"},
     {"standardize": True},
 ]
@@ -109,18 +119,32 @@ def test_two_devices_are_refused():
             model.embedding.embed(IMAGES.to("cuda"), torch.zeros(8, 2))
 
 
-@pytest.mark.parametrize(
-    "settings", [{}, {"attention": "se"}, {"view_bank": 6}, {"standardize": True}], ids=str
-)
-def test_training_steps_do_not_wait_for_the_gpu(settings):
-    """However many steps an epoch has, as often it waits."""
-    found = []
-    for images in (IMAGES[:2], IMAGES):
+@pytest.mark.parametrize("settings", SETTINGS, ids=str)
+def test_steps_do_not_wait_for_the_gpu_and_can_be_recorded(settings, monkeypatch):
+    """However many steps an epoch has, as often it waits; and what is recorded sends it nothing."""
+    size = settings.get("image_size", 64)
+    found, sent = [], []
+
+    def unrecorded(work, _):
+        def noted(*inputs):
+            before = waits.sent
+            made = work(*inputs)
+            sent.append(waits.sent - before)
+            return made
+
+        return noted
+
+    for images in (2, 8):
         model = AttentDifferNet(**TINY | settings)
         with gpu(model) as waits:
-            train(model, images)
+            monkeypatch.setattr(training, "Replayed", unrecorded)
+            train(model, torch.zeros(images, 3, size, size, dtype=torch.uint8))
+            monkeypatch.setattr(model_module, "Replayed", unrecorded)
+            model.scorer()(torch.zeros(3, size, size, dtype=torch.uint8))
         found.append(waits.count)
     assert 0 < found[0] == found[1]
+    assert len(sent) == 1 + 1 + 4 + 1
+    assert set(sent) == {0}
 
 
 def test_more_test_images_do_not_wait_more_often_for_the_gpu():

@@ -32,6 +32,10 @@ def generator():
     return torch.Generator().manual_seed(3)
 
 
+def batch(source, *chosen):
+    return source.embed(*source.draw(torch.tensor(chosen)))
+
+
 def positions(rows, bank):
     """Which row of the bank each row is, by its bytes."""
     where = {row.numpy().tobytes(): number for number, row in enumerate(bank)}
@@ -40,12 +44,29 @@ def positions(rows, bank):
 
 def test_fresh_views_are_new_at_every_look(images):
     source = FreshViews(new_embedding(), images, VIEWS, ANGLE, generator())
-    chosen = torch.tensor([4, 1])
-    first, second = source.batch(chosen), source.batch(chosen)
+    first, second = batch(source, 4, 1), batch(source, 4, 1)
     assert first.shape == (4, 256)
     assert not torch.isin(first[:, 0], second[:, 0]).any()
-    expected = new_embedding().embed(images[chosen], draw_angles(2, VIEWS, generator(), ANGLE))
+    expected = new_embedding().embed(images[[4, 1]], draw_angles(2, VIEWS, generator(), ANGLE))
     assert torch.equal(first, expected.flatten(0, 1))
+
+
+def test_gates_are_watched_epoch_by_epoch(images):
+    """Of fresh views those of an epoch alone, of banked ones those that the bank was made by."""
+
+    def watched(source, *epochs):
+        for chosen in epochs:
+            with source.watch() as gates:
+                batch(source, *chosen)
+        return gates.mean_and_std()
+
+    def fresh():
+        return FreshViews(new_embedding("se"), images, VIEWS, 0.0, generator())
+
+    assert watched(fresh(), (0, 1), (2, 3)) == watched(fresh(), (2, 3))
+    assert watched(fresh(), (0, 1)) != watched(fresh(), (2, 3))
+    whole = watched(fresh(), range(7))
+    assert watched(BankedViews(fresh(), 1), (0,), (1,)) == pytest.approx(whole)
 
 
 def test_banked_views_are_some_of_each_images_own_and_none_twice(images, monkeypatch):
@@ -61,8 +82,7 @@ def test_banked_views_are_some_of_each_images_own_and_none_twice(images, monkeyp
     )
     seen = set()
     for _ in range(60):
-        chosen = torch.tensor([6, 0, 3])
-        rows = positions(source.batch(chosen), bank)
+        rows = positions(batch(source, 6, 0, 3), bank)
         assert [row // BANK for row in rows] == [6, 6, 0, 0, 3, 3]
         assert len(set(rows)) == len(rows)
         seen |= set(rows)

@@ -50,7 +50,7 @@ def test_every_image_at_every_angle_is_what_rotate_gives():
 def test_a_table_may_be_longer_than_int32_counts():
     table = torch.zeros(1, 1).expand(2**32, 1)
     last = torch.tensor([2**32 // 14**2 - 1])  # 14: 8 pixels in a frame of 3
-    views = views_from(table, last, torch.tensor([30.0], dtype=torch.float64), 8)
+    views = views_from(table, last, turns(torch.tensor([30.0]), 8), 8)
     assert views.shape == (1, 1, 8, 8)
 
 

@@ -1,0 +1,106 @@
+"""Recordings of a GPU's work; without a GPU the work itself."""
+
+from collections import Counter
+
+import pytest
+import torch
+
+from adnlib import AttentDifferNet, replay, training
+from adnlib.replay import Replayed
+
+TINY = {"weights": "random", "image_size": 64, "scales": 1, "flow_blocks": 2, "flow_width": 16}
+TINY |= {"batch_images": 3, "train_views": 2, "test_views": 2}
+needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+
+
+def test_a_cpu_does_the_work_itself():
+    calls = []
+
+    def work(x):
+        calls.append(x)
+        return (x + 1,)
+
+    replayed = Replayed(work, torch.device("cpu"))
+    for number in range(5):
+        assert replayed(torch.tensor(number))[0] == number + 1
+    assert len(calls) == 5
+
+
+@pytest.mark.gpu
+@needs_gpu
+def test_a_gpu_plays_what_it_recorded():
+    calls, total = [], torch.zeros(3, device="cuda")
+
+    def work(x):
+        calls.append(x)
+        total.add_(x)
+        return (2 * x,)
+
+    replayed = Replayed(work, torch.device("cuda"))
+    for number in range(replay._FEW + 3):
+        given = torch.full((3,), float(number), device="cuda")
+        made = replayed(given)[0]
+        assert torch.equal(made, 2 * given)
+        assert torch.equal(total, torch.full((3,), float(sum(range(number + 1))), device="cuda"))
+    assert len(calls) == replay._FEW + 1  # the last one was recorded
+
+
+@pytest.mark.gpu
+@needs_gpu
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"attention": "cbam"},
+        {"attention": "se", "precision": "fp16"},
+        {"attention": "se", "attention_training": "frozen", "view_bank": 4},
+        {"precision": "bf16", "flow_average": 0.9},
+        {"standardize": True},
+    ],
+    ids=str,
+)
+def test_a_recorded_training_is_the_same(settings, monkeypatch):
+    recordings = Counter()
+    recording = replay._Recording
+
+    def counted(*given):
+        recordings["made"] += 1
+        return recording(*given)
+
+    monkeypatch.setattr(replay, "_Recording", counted)
+    generator = torch.Generator().manual_seed(1)
+    given = torch.randint(0, 256, (8, 3, 64, 64), dtype=torch.uint8, generator=generator)
+
+    def trained():
+        model = AttentDifferNet(device="cuda", epochs=replay._FEW + 2, **TINY | settings)
+        told = [(e.train_loss, e.feature_variance) for e in model.train_epochs(given)]
+        return told, model.state_dict()
+
+    made, weights = trained()
+    assert recordings["made"] == 2  # of a batch, and of the one that is left over
+    monkeypatch.setattr(training, "Replayed", lambda work, device: work)
+    expected, plain = trained()
+    assert made == pytest.approx(expected, rel=1e-5)
+    for name, tensor in weights.items():
+        torch.testing.assert_close(tensor, plain[name], msg=name)
+
+
+@pytest.mark.gpu
+@needs_gpu
+@pytest.mark.parametrize("precision", ["fp32", "tf32", "bf16"])
+def test_recorded_scores_are_the_same(precision):
+    model = AttentDifferNet(device="cuda", precision=precision, **TINY)
+    generator = torch.Generator().manual_seed(1)
+    given = torch.randint(0, 256, (12, 3, 64, 64), dtype=torch.uint8, generator=generator)
+    scores = model.score(given)
+    assert torch.equal(torch.cat([model.score(image) for image in given.split(1)]), scores)
+
+
+@pytest.mark.gpu
+@needs_gpu
+def test_a_gpu_without_room_does_the_work_itself(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (0, 1))
+    monkeypatch.setattr(replay, "_Recording", None)
+    replayed = Replayed(lambda x: (x + 1,), torch.device("cuda"))
+    for number in range(replay._FEW + 2):
+        assert replayed(torch.tensor(number, device="cuda"))[0] == number + 1
