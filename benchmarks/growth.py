@@ -68,6 +68,7 @@ def _measured(asked: argparse.Namespace) -> pd.DataFrame:
             good = datasets.at_even_steps(samples[samples["split"] == "train"], now["images"])
             test = datasets.at_even_steps(samples[samples["split"] == "test"], now["images"])
             model = AttentDifferNet(
+                attention=asked.attention,
                 image_size=now["size"],
                 train_views=now["views"],
                 test_views=now["views"],

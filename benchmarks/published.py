@@ -6,7 +6,8 @@ normalised by PIL for every one of its views, one after the other, in the main p
 workers; gradients run through AlexNet's convolutions, which no optimizer updates; the flow computes
 its subnets a second time for the log-determinant; Adam is not fused; a test batch is one image. All
 in fp32. The mathematics is the library's own, and so are the order of the images and the angles:
-the same networks give the same scores.
+the same networks give the same scores. Attention, which the published code has not, learns with the
+flow.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from torchvision.datasets.folder import default_loader
 from torchvision.transforms import functional as transforms
 
 from adnlib import AttentDifferNet
+from adnlib.coupling import Coupled
 from adnlib.flow import anomaly_score, negative_log_likelihood
 from adnlib.views import draw_angles
 
@@ -89,10 +91,12 @@ class PublishedDetector(nn.Module):
             optimizer.step()
 
     def optimizer(self) -> torch.optim.Optimizer:
-        """Adam of the flow's weights."""
+        """Adam of the flow's weights, and of the attention blocks'."""
         settings = self.settings
+        coupled = [each for each in self.features.modules() if isinstance(each, Coupled)]
+        parts = [self.flow, *(each.attention for each in coupled)]
         return torch.optim.Adam(
-            self.flow.parameters(),
+            [weight for part in parts for weight in part.parameters()],
             lr=settings.learning_rate,
             betas=(settings.adam_beta1, settings.adam_beta2),
             eps=settings.adam_eps,

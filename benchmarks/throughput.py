@@ -73,6 +73,7 @@ def new_parser(description: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--data", type=Path, required=True, help="a category in MVTec AD's layout")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
+    parser.add_argument("--attention", default="none", help="that learns with the flow")
     parser.add_argument("--flow-width", type=int, default=2048)
     parser.add_argument("--weights", default="imagenet")
     return parser
@@ -102,6 +103,8 @@ def _measured(asked: argparse.Namespace) -> pd.DataFrame:
         "adnlib": lambda model: run_ours(model, asked.data, good, test),
     }
     if asked.published:
+        if asked.attention != "none":
+            raise InputError("the repository has no attention: leave out --published.")
         images = _by_folder(asked.data, pd.concat([good, test]))
         ways["repository"] = lambda m: time_repository(asked.published, m, images, asked.epochs)
     torch.backends.cudnn.allow_tf32 = False  # of what is not ours
@@ -123,6 +126,7 @@ def _measured(asked: argparse.Namespace) -> pd.DataFrame:
 def new_model(asked: argparse.Namespace, seed: int, precision: str) -> AttentDifferNet:
     """A detector with what the command line says, DifferNet's settings else."""
     return AttentDifferNet(
+        attention=asked.attention,
         image_size=asked.image_size,
         test_views=asked.views,
         flow_width=asked.flow_width,

@@ -57,10 +57,12 @@ def test_an_epoch_trains_the_flow_alone(category):
     )
 
 
-def test_both_ways_train_to_the_same_flow(category):
-    """Speed costs no AUROC: from the same order and angles, epochs of either leave one flow."""
-    model = AttentDifferNet(**TINY, epochs=5, train_views=2, batch_images=2, learning_rate=0.01)
-    untrained = copy.deepcopy(model.flow)
+@pytest.mark.parametrize("attention", ["none", "se"])
+def test_both_ways_train_to_the_same_weights(category, attention):
+    """Speed costs no AUROC: from the same order and angles, epochs of either leave one detector."""
+    training = {"epochs": 5, "train_views": 2, "batch_images": 2, "learning_rate": 0.01}
+    model = AttentDifferNet(**TINY, **training, attention=attention)
+    untrained = copy.deepcopy([model.flow, model.embedding.network])
     detector = PublishedDetector(model)
     optimizer = detector.optimizer()
     paths = sorted((category / "train" / "good").iterdir())
@@ -68,10 +70,15 @@ def test_both_ways_train_to_the_same_flow(category):
         detector.train_epoch(paths, optimizer)
     images = torch.stack([read_image(path, 64) for path in paths])
     list(model.train_epochs(images))
-    flows = (untrained, model.flow, detector.flow)
-    for before, ours, theirs in zip(*(flow.parameters() for flow in flows), strict=True):
-        if before.requires_grad:
-            assert (ours - theirs).norm() <= 0.01 * (ours - before).norm()
+    for parts in zip(
+        untrained,
+        (model.flow, model.embedding.network),
+        (detector.flow, detector.features),
+        strict=True,
+    ):
+        for before, ours, theirs in zip(*(part.parameters() for part in parts), strict=True):
+            if ours.requires_grad:
+                assert (ours - theirs).norm() <= 0.01 * (ours - before).norm()
     scores = model.score_embeddings(model.embed(images, model.test_angles(len(images))))
     torch.testing.assert_close(detector.score(paths), scores, rtol=1e-3, atol=0)
 
