@@ -38,6 +38,7 @@ ELSEWHERE = {
     r"snakemake .*": "run_all.sh",
     r"(\.venv/bin/)?voila .*": "tests/test_explore_page.py",
     r"CUDA_VISIBLE_DEVICES=.*": "needs GPUs",
+    r"./run_all\.sh .*precision=tf32.*": "needs a GPU",
     r"DIR/.*": "folders, no command",
     r"folder > .*": "a drawing, no command",
 }
