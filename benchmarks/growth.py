@@ -80,7 +80,7 @@ def _measured(asked: argparse.Namespace) -> pd.DataFrame:
             warm_up(model)
             seconds = run_ours(model, asked.data, good, test)
             rows.append({"changed": changed, "value": value, **now, **seconds})
-    return pd.DataFrame(rows).drop(columns="auroc")
+    return pd.DataFrame(rows).drop(columns=["auroc", "epoch_seconds"])
 
 
 if __name__ == "__main__":

@@ -104,7 +104,8 @@ def test_what_it_prints_and_writes(category, tmp_path, capsys):
     small = ["--image-size", "256", "--views", "2", "--flow-width", "16", "--weights", "random"]
     out = tmp_path / "new" / "throughput.csv"
     options = ["--data", str(category), "--device", "cpu", "--test-images", "1", *small]
-    options += ["--train-images", "2", "--precision", "fp32", "bf16", "--out", str(out)]
+    options += ["--train-images", "2", "--precision", "fp32", "bf16", "--epochs", "3"]
+    options += ["--out", str(out)]
     assert throughput.main(options) == 0
     last = capsys.readouterr().out.splitlines()[-1]
     ratios = re.fullmatch(r"score_ratio=(\S+) train_ratio=(\S+) images_per_s=(\S+)", last)
@@ -113,6 +114,8 @@ def test_what_it_prints_and_writes(category, tmp_path, capsys):
     ways = [("published", "fp32"), ("adnlib", "fp32"), ("adnlib", "bf16")]
     assert table.index.tolist() == ways
     assert table["auroc"].between(0, 1).all()
+    assert (table["epoch_seconds"] > 0).all()
+    assert (table["epoch_seconds"] < table["train_seconds"]).all()  # of three
     rates = table["test_images_per_s"]
     assert float(ratios[1]) == pytest.approx(rates["adnlib", "fp32"] / rates[ways[0]], abs=0.02)
     in_fp32 = table.xs("fp32", level="precision")  # products in bf16 may be slower than all else
