@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
+from threading import Lock
 from typing import Any, TypeAlias
 
 import torch
@@ -31,12 +32,17 @@ class Replayed:
         self._work, self._device = work, device
         self._calls: Counter[tuple[torch.Size, ...]] = Counter()
         self._recordings: dict[tuple[torch.Size, ...], _Recording] = {}
+        self._turn = Lock()  # a recording has one place for its inputs
         # Not the default stream: nodes of a backward pass that are bound to it break a recording.
         self._stream: Any = torch.cuda.Stream(device) if device.type == "cuda" else None
 
     def __call__(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
         if self._stream is None:
             return self._work(*inputs)
+        with self._turn:
+            return self._launched(inputs)
+
+    def _launched(self, inputs: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
         shapes = tuple(each.shape for each in inputs)
         self._calls[shapes] += 1
         is_due = self._calls[shapes] > _FEW and shapes not in self._recordings
@@ -66,7 +72,8 @@ class _Recording:
     ) -> None:
         self._inputs = [each.clone() for each in inputs]
         self._graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self._graph, pool, stream):
+        # Other threads may go on: what they do on other streams is no part of it.
+        with torch.cuda.graph(self._graph, pool, stream, capture_error_mode="thread_local"):
             self._outputs = work(*self._inputs)
         self.pool = self._graph.pool()
 

@@ -1,6 +1,7 @@
 """Recordings of a GPU's work; without a GPU the work itself."""
 
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -93,6 +94,18 @@ def test_recorded_scores_are_the_same(precision):
     generator = torch.Generator().manual_seed(1)
     given = torch.randint(0, 256, (12, 3, 64, 64), dtype=torch.uint8, generator=generator)
     scores = model.score(given)
+    assert torch.equal(torch.cat([model.score(image) for image in given.split(1)]), scores)
+
+
+@pytest.mark.gpu
+@needs_gpu
+def test_threads_may_share_a_scorer():
+    model = AttentDifferNet(device="cuda", **TINY)
+    generator = torch.Generator().manual_seed(1)
+    given = torch.randint(0, 256, (48, 3, 64, 64), dtype=torch.uint8, generator=generator)
+    look = model.scorer()
+    with ThreadPoolExecutor(4) as pool:
+        scores = torch.cat(list(pool.map(lambda image: look(image)[0], given)))
     assert torch.equal(torch.cat([model.score(image) for image in given.split(1)]), scores)
 
 
