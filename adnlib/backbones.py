@@ -168,11 +168,11 @@ class MultiScaleEmbedding(nn.Module):
         Returns:
             float32 (N, V, features).
         """
-        return self.embed_turned(images, self.turns(angles))
+        return self.embed_turned(images, self.turns(angles, images.shape[-1]))
 
-    def turns(self, angles: torch.Tensor) -> torch.Tensor:
-        """What `embed_turned` takes for angles (N, V), on the embedding's device."""
-        maps = turns(angles.flatten(), self.settings.image_size)
+    def turns(self, angles: torch.Tensor, size: int) -> torch.Tensor:
+        """What `embed_turned` takes for angles (N, V) and images of that size, on its device."""
+        maps = turns(angles.flatten(), size)
         return maps.unflatten(0, angles.shape).to(self.mean.device, non_blocking=True)
 
     def embed_turned(self, images: torch.Tensor, maps: torch.Tensor) -> torch.Tensor:

@@ -209,12 +209,11 @@ class AttentDifferNet(nn.Module):
         embeddings (1, V, features), on the CPU. The model stays as it is while it is in use.
         """
         self.eval()
-        maps = self.embedding.turns(self.test_angles(1))
+        maps = self.embedding.turns(self.test_angles(1), self.settings.image_size)
 
         def look(image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
             embedded = self.embedding.embed_turned(image, maps)
-            with rounding(self.settings.precision):
-                latent, _ = self.flow(embedded.flatten(0, 1))
+            latent, _ = self._passed(embedded)
             return anomaly_score(latent.view(embedded.shape)), embedded
 
         replayed = Replayed(look, self.device)
@@ -340,9 +339,12 @@ class AttentDifferNet(nn.Module):
         """Some of the embeddings (N, V, features), and the flow's output for their views."""
         self.eval()
         for some in embedded.split(_IN_FLOW):
-            with rounding(self.settings.precision):
-                passed = self.flow(some.flatten(0, 1).to(self.device))
-            yield some, passed
+            yield some, self._passed(some.to(self.device))
+
+    def _passed(self, embedded: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """The flow's output for each view of embeddings (N, V, features) on its device."""
+        with rounding(self.settings.precision):
+            return self.flow(embedded.flatten(0, 1))
 
     def _read(self, images: Images, good_only: bool = False) -> Pixels:
         size, budget = self.settings.image_size, self.settings.memory_budget

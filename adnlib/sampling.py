@@ -58,7 +58,7 @@ class FreshViews:
         """Images and how they are turned."""
         angles = draw_angles(len(chosen), self._views, self.generator, self._max_angle)
         images = self.images[chosen].to(self._embedding.mean.device, non_blocking=True)
-        return images, self._embedding.turns(angles)
+        return images, self._embedding.turns(angles, images.shape[-1])
 
     def embed(self, *drawn: torch.Tensor) -> torch.Tensor:
         return self._embedding.embed_turned(*drawn).flatten(0, 1)

@@ -17,7 +17,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from adnlib import AttentDifferNet, training
-from adnlib import model as model_module
+from adnlib import model as scored
 from adnlib.attention import ATTENTION
 from adnlib.networks import NETWORKS
 from adnlib.pixels import Pixels
@@ -55,14 +55,18 @@ class Waits(TorchDispatchMode):
         return result
 
 
+def as_it_is(work, _):
+    return work
+
+
 @contextmanager
-def gpu(model: AttentDifferNet) -> Iterator[Waits]:
-    """Within, the model is on a GPU."""
+def gpu(model: AttentDifferNet, replayed=as_it_is) -> Iterator[Waits]:
+    """Within, the model is on a GPU, and works go through `replayed` in place of `Replayed`."""
     room = patch.object(torch.cuda, "mem_get_info", lambda _: (1 << 40, 1 << 40))
     kernel = patch.object(torch, "cudnn_convolution_relu", lambda *given: F.conv2d(*given).relu())
-    recordings = patch.object(training, "Replayed", lambda work, _: work)
+    fitting, scoring = (patch.object(module, "Replayed", replayed) for module in (training, scored))
     fake = FakeTensorMode(allow_non_fake_inputs=True)
-    with room, kernel, recordings, fake, Waits() as waits:
+    with room, kernel, fitting, scoring, fake, Waits() as waits:
         for module in model.modules():
             for name, tensor in module.named_parameters(recurse=False):
                 moved = torch.empty_like(tensor, device="cuda")
@@ -120,7 +124,7 @@ def test_two_devices_are_refused():
 
 
 @pytest.mark.parametrize("settings", SETTINGS, ids=str)
-def test_steps_do_not_wait_for_the_gpu_and_can_be_recorded(settings, monkeypatch):
+def test_steps_do_not_wait_for_the_gpu_and_can_be_recorded(settings):
     """However many steps an epoch has, as often it waits; and what is recorded sends it nothing."""
     size = settings.get("image_size", 64)
     found, sent = [], []
@@ -136,10 +140,8 @@ def test_steps_do_not_wait_for_the_gpu_and_can_be_recorded(settings, monkeypatch
 
     for images in (2, 8):
         model = AttentDifferNet(**TINY | settings)
-        with gpu(model) as waits:
-            monkeypatch.setattr(training, "Replayed", unrecorded)
+        with gpu(model, unrecorded) as waits:
             train(model, torch.zeros(images, 3, size, size, dtype=torch.uint8))
-            monkeypatch.setattr(model_module, "Replayed", unrecorded)
             model.scorer()(torch.zeros(3, size, size, dtype=torch.uint8))
         found.append(waits.count)
     assert 0 < found[0] == found[1]
