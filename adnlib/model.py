@@ -10,16 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
-from adnlib.backbones import MultiScaleEmbedding
+from adnlib.embedding_flow import EmbeddingFlow
 from adnlib.errors import InputError
-from adnlib.flow import anomaly_score, build_flow, negative_log_likelihood
 from adnlib.inputs import Images, OneImage, read_images
-from adnlib.model_settings import ModelSettings, find_device
+from adnlib.model_settings import ModelSettings
 from adnlib.pixels import Pictures, Pixels
-from adnlib.precision import check_precision, rounding
-from adnlib.replay import Replayed
 from adnlib.saved_model import Fitted, SavedModel
 from adnlib.settings import check_names
 from adnlib.threshold import (
@@ -31,15 +27,11 @@ from adnlib.threshold import (
     with_anomalies,
 )
 from adnlib.training import HOLDOUT, Epoch, hold_out, train
-from adnlib.views import draw_angles, even_angles, grid_angles
 
-_TEST_SEED = 1 << 31  # added, it keeps the test angles apart from the training's; torch's CPU
-# generator takes the low 32 bits of a seed, so that a greater power of two would change nothing
-_IN_FLOW = 16  # images, whose views are in the flow together
 _MAPPED = 16  # held-out images whose maps set the scale of all maps
 
 
-class AttentDifferNet(nn.Module):
+class AttentDifferNet(EmbeddingFlow):
     """DifferNet with attention blocks in its backbone (https://arxiv.org/abs/2401.08686).
 
     With `attention="none"` it is DifferNet (https://arxiv.org/abs/2008.12577).
@@ -83,22 +75,11 @@ class AttentDifferNet(nn.Module):
     """
 
     def __init__(self, **settings: Any) -> None:
-        super().__init__()
         check_names(settings, [field.name for field in dataclasses.fields(ModelSettings)])
-        self.settings = ModelSettings(**settings)
-        device = find_device(self.settings.device)
-        check_precision(self.settings.precision, device)
-        self.embedding = MultiScaleEmbedding(self.settings, self.settings.seed)
-        self.flow = build_flow(self.embedding.features, self.settings, self.settings.seed)
+        super().__init__(ModelSettings(**settings))
         self.threshold: Threshold | None = None
         self.heat_scale: float | None = None
         self.fitted: Fitted | None = None
-        self.to(device)
-
-    @property
-    def device(self) -> torch.device:
-        """Where the model is, wherever it was made."""
-        return self.embedding.mean.device
 
     def __repr__(self) -> str:
         return f"AttentDifferNet({self.settings.changed})"
@@ -201,31 +182,6 @@ class AttentDifferNet(nn.Module):
         score = self.scorer()
         return torch.cat([score(image)[0] for image in self._read(images)])
 
-    @torch.no_grad()
-    def scorer(self) -> Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]]:
-        """What `score` does with each image, for a stream of them.
-
-        It takes a uint8 tensor (3, S, S) of the model's image_size, and gives its score (1,) and
-        embeddings (1, V, features), on the CPU. The model stays as it is while it is in use.
-        """
-        self.eval()
-        maps = self.embedding.turns(self.test_angles(1), self.settings.image_size)
-
-        def look(image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-            embedded = self.embedding.embed_turned(image, maps)
-            latent, _ = self._passed(embedded)
-            return anomaly_score(latent.view(embedded.shape)), embedded
-
-        replayed = Replayed(look, self.device)
-
-        @torch.no_grad()
-        def looked(image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-            # One by one: in a larger matrix product the same image has other last digits.
-            score, embedded = replayed(image[None].to(self.device, non_blocking=True))
-            return score.cpu(), embedded.cpu()
-
-        return looked
-
     def explain(self, image: OneImage, views: int = 4) -> torch.Tensor:
         """Where one image raises its score: Grad-CAM (S, S) in the score's unit, see `explain`.
 
@@ -242,46 +198,6 @@ class AttentDifferNet(nn.Module):
         if len(pixels) != 1:
             raise InputError(f"explain got {len(pixels)} images: give one at a time.")
         return upsample(saliency(self, pixels[:], views), self.settings.image_size)[0]
-
-    def test_angles(self, images: int) -> torch.Tensor:
-        """The angles (images, test_views) of test views, the same at every call."""
-        views, max_angle = self.settings.test_views, self.settings.max_angle
-        if self.settings.test_angles == "grid":
-            return grid_angles(images, views)
-        if self.settings.test_angles == "even":
-            return even_angles(images, views, max_angle)
-        generator = torch.Generator().manual_seed(_TEST_SEED + self.settings.seed)
-        return draw_angles(images, views, generator, max_angle)
-
-    @torch.no_grad()
-    def embed(self, images: Pictures, angles: torch.Tensor) -> torch.Tensor:
-        """Embeddings (N, V, features) of uint8 (N, 3, S, S) at angles (N, V), on the CPU."""
-        self.eval()
-        near = images.near(self.device) if isinstance(images, Pixels) else images
-        return torch.cat(
-            [
-                self.embedding.embed(near[some].to(self.device, non_blocking=True), angles[some])
-                for some in torch.arange(len(near)).split(16)
-            ]
-        ).cpu()
-
-    @torch.no_grad()
-    def score_embeddings(self, embedded: torch.Tensor) -> torch.Tensor:
-        """Anomaly scores (N,) of embeddings (N, V, features)."""
-        scores = [
-            anomaly_score(latent.view(some.shape)).cpu()
-            for some, (latent, _) in self._through_flow(embedded)
-        ]
-        return torch.cat(scores)
-
-    @torch.no_grad()
-    def loss_embeddings(self, embedded: torch.Tensor) -> float:
-        """Mean negative log-likelihood of embeddings (N, V, features), nats a feature."""
-        losses = [
-            negative_log_likelihood(*passed) * len(some)
-            for some, passed in self._through_flow(embedded)
-        ]
-        return (torch.stack(losses).sum() / len(embedded)).item()
 
     def save(self, folder: str | Path, self_contained: bool = False) -> None:
         """Write `model.safetensors` and `model.json`, from which `load` rebuilds the model.
@@ -332,19 +248,6 @@ class AttentDifferNet(nn.Module):
         highest = max(saliency(self, image[None]).max().item() for image in held_out[:_MAPPED])
         self.heat_scale = 2 * max(highest, 1e-12)  # all maps may be 0
         return self.loss_embeddings(embedded)
-
-    def _through_flow(
-        self, embedded: torch.Tensor
-    ) -> Iterator[tuple[torch.Tensor, tuple[torch.Tensor, torch.Tensor]]]:
-        """Some of the embeddings (N, V, features), and the flow's output for their views."""
-        self.eval()
-        for some in embedded.split(_IN_FLOW):
-            yield some, self._passed(some.to(self.device))
-
-    def _passed(self, embedded: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """The flow's output for each view of embeddings (N, V, features) on its device."""
-        with rounding(self.settings.precision):
-            return self.flow(embedded.flatten(0, 1))
 
     def _read(self, images: Images, good_only: bool = False) -> Pixels:
         size, budget = self.settings.image_size, self.settings.memory_budget

@@ -16,8 +16,7 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from adnlib import AttentDifferNet, training
-from adnlib import model as scored
+from adnlib import AttentDifferNet, embedding_flow, training
 from adnlib.attention import ATTENTION
 from adnlib.networks import NETWORKS
 from adnlib.pixels import Pixels
@@ -64,7 +63,9 @@ def gpu(model: AttentDifferNet, replayed=as_it_is) -> Iterator[Waits]:
     """Within, the model is on a GPU, and works go through `replayed` in place of `Replayed`."""
     room = patch.object(torch.cuda, "mem_get_info", lambda _: (1 << 40, 1 << 40))
     kernel = patch.object(torch, "cudnn_convolution_relu", lambda *given: F.conv2d(*given).relu())
-    fitting, scoring = (patch.object(module, "Replayed", replayed) for module in (training, scored))
+    fitting, scoring = (
+        patch.object(module, "Replayed", replayed) for module in (training, embedding_flow)
+    )
     fake = FakeTensorMode(allow_non_fake_inputs=True)
     with room, kernel, fitting, scoring, fake, Waits() as waits:
         for module in model.modules():

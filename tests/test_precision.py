@@ -207,7 +207,7 @@ def test_a_detour_is_warned_of(precision, capability, warned, monkeypatch):
 
 
 def test_a_model_trained_in_tf32_does_not_load_where_there_is_none(tmp_path, monkeypatch):
-    monkeypatch.setattr("adnlib.model.check_precision", lambda *_: None)
+    monkeypatch.setattr("adnlib.embedding_flow.check_precision", lambda *_: None)
     AttentDifferNet(precision="tf32", **TINY).save(tmp_path)
     with pytest.raises(InputError, match=r"cannot be used: precision is 'tf32'"):
         AttentDifferNet.load(tmp_path, device="cpu")
