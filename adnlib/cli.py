@@ -1,47 +1,22 @@
 """The command line: options in, exit code out.
 
-`fit`, `score` and `export` are for a user's own images (`detector_commands`); `run-all` is what
-`./run_all.sh` calls; `cell` and `notebook` are what the workflow calls for each of its steps;
-`datasets` looks after a folder of data sets.
+Its commands are for a user's own images (`detector_commands`), folders of data sets
+(`dataset_commands`) and grids of runs (`grid_commands`).
 """
 
 from __future__ import annotations
 
 import argparse
 import difflib
-import json
 import os
 import signal
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import NoReturn
 
-from adnlib import detector_commands
+from adnlib import dataset_commands, detector_commands, grid_commands
 from adnlib.errors import InputError
-from adnlib.machine import end_with
-from adnlib.parsing import count, finish, guarded, path, tell
-from adnlib.settings import assignment
-
-if TYPE_CHECKING:
-    from adnlib.plan import Plan
-
-EXAMPLES = """\
-examples:
-  ./run_all.sh
-      the demo, on images that the program draws
-  ./run_all.sh --profile paper --data-root DIR
-      the paper's grid on the data sets that lie under DIR
-  ./run_all.sh --profile paper --data-root DIR --dataset mvtec_ad --category bottle
-      --attention none se --seeds 0 --set epochs=48
-      two of its runs, with a setting changed
-  ./run_all.sh test
-      the tests; what follows goes to pytest
-
-What is done is not done again: the same command goes on where it was stopped.
-"""
-
-PARENT = "process id of the caller, with which this ends; it may be gone before this has started"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -73,116 +48,12 @@ def _open_closed_streams() -> None:
             setattr(sys, stream, Path(os.devnull).open(mode))  # noqa: SIM115 (until the end)
 
 
-# The commands import what they need: torch takes seconds, and `cell` waits for a kernel only.
-
-
-def _run_all(options: argparse.Namespace) -> int:
-    from adnlib.grid import Options
-    from adnlib.plan import make_plan
-
-    plan = make_plan(
-        Options(
-            profile=options.profile,
-            data_root=options.data_root,
-            results=options.results,
-            datasets=tuple(dict.fromkeys(options.dataset)),  # folders, with blanks in their names
-            categories=tuple(dict.fromkeys(options.category)),
-            attention=_words(options.attention),
-            seeds=tuple(map(_seed, _words(options.seeds))),
-            settings=dict(map(assignment, options.set)),
-            device=options.device,
-            on_bad_image=options.on_bad_image,
-            jobs=options.jobs,
-            cluster=options.cluster,
-            force=options.force,
-        )
-    )
-    _print_plan(plan, whole=options.dry_run)
-    if options.dry_run:
-        return 0
-
-    from adnlib.scheduling import carry_out
-
-    return carry_out(plan, options.keep_going)
-
-
-def _cell(options: argparse.Namespace) -> int:
-    end_with(options.parent)
-    from adnlib.execution import run_cell
-
-    return 0 if run_cell(_read_plan(options.plan), options.key) else 1
-
-
-def _notebook(options: argparse.Namespace) -> int:
-    end_with(options.parent)
-    from adnlib.execution import run_notebook
-
-    parameters = dict(map(assignment, options.parameters))
-    return 0 if run_notebook(_read_plan(options.plan), options.name, parameters) else 1
-
-
-def _report(options: argparse.Namespace) -> int:
-    end_with(options.parent)
-    from adnlib.execution import run_report
-
-    return 0 if run_report(_read_plan(options.plan)) else 1
-
-
-def _check_datasets(options: argparse.Namespace) -> int:
-    from adnlib.inventory import render, take
-
-    inventory = take(options.folder)
-    tell(render(inventory))
-    return 0 if inventory.usable else 1
-
-
-def _unpack_dataset(options: argparse.Namespace) -> int:
-    from adnlib.archives import unpack
-
-    done = unpack(options.archive, options.folder, options.dataset)
-    others = f" ({done.left_out} left out, no images of a category)" if done.left_out else ""
-    tell(f"{done.files} files unpacked into {done.folder}{others}")
-    return 0
-
-
-def _print_plan(plan: Plan, whole: bool) -> None:
-    states = [cell.state for cell in plan.cells]
-    tell(f"{plan.grid.name}: {plan.grid.title}")
-    tell(f"runs: {len(states)}, {states.count('done')} of them done")
-    if plan.cluster:
-        tell(f"each is a job with {plan.gpu} GPU, on the cluster of {plan.cluster}")
-    else:
-        where = f"{len(plan.gpus)} GPU" if plan.gpus else "the CPU"
-        tell(f"{plan.jobs} at a time on {where}, CPU threads of each: {plan.threads}")
-    tell(f"results: {plan.results}")
-    for sentence in (*plan.notes, *plan.unusable):
-        tell(f"note: {sentence}")
-    if whole:
-        for cell, state in zip(plan.cells, states, strict=True):
-            tell(f"  {state:5}  {cell.title}")
-
-
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = _Parser(prog="adnlib", description="AttentDifferNet: image-level anomaly detection.")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     detector_commands.add_to(commands)
-    _add_run_all(commands)
-    _add_datasets(commands)
-    cell = commands.add_parser("cell", help="one run of a plan (called by the workflow)")
-    cell.add_argument("plan", type=Path)
-    cell.add_argument("key", help="run folder as seen from the results folder")
-    cell.add_argument("--parent", type=int, default=os.getppid(), help=PARENT)
-    cell.set_defaults(function=_cell)
-    notebook = commands.add_parser("notebook", help="tables or figures (called by the workflow)")
-    notebook.add_argument("plan", type=Path)
-    notebook.add_argument("name", help="file name in notebooks/ without suffix")
-    notebook.add_argument("parameters", nargs="*", metavar="NAME=VALUE")
-    notebook.add_argument("--parent", type=int, default=os.getppid(), help=PARENT)
-    notebook.set_defaults(function=_notebook)
-    report = commands.add_parser("report", help="report.html (called by the workflow)")
-    report.add_argument("plan", type=Path)
-    report.add_argument("--parent", type=int, default=os.getppid(), help=PARENT)
-    report.set_defaults(function=_report)
+    dataset_commands.add_to(commands)
+    grid_commands.add_to(commands)
     options, unknown = parser.parse_known_args(arguments)
     if unknown:
         known = getattr(options, "known", [])
@@ -192,115 +63,8 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     return options
 
 
-def _add_run_all(commands: Any) -> None:
-    parser = commands.add_parser(
-        "run-all",
-        prog="./run_all.sh",
-        help="train and evaluate a grid of runs, then make its tables and figures",
-        description="Train and evaluate a grid of runs, then make its tables and figures.",
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    lists: dict[str, Any] = {"nargs": "+", "action": "extend", "default": []}
-    add = parser.add_argument
-    add(
-        "--profile",
-        default="demo",
-        help="demo, smoke, paper, study, study_cpu, or a grid file (default: demo)",
-    )
-    add("--data-root", type=_path, metavar="DIR", help="folder that holds the data sets")
-    add("--dataset", **lists, metavar="NAME", help="only these data sets")
-    add("--category", **lists, metavar="NAME", help="only these categories")
-    add(
-        "--attention",
-        **lists,
-        metavar="NAME",
-        help="such as none se cbam_frozen; REPRODUCING.md has all",
-    )
-    add("--seeds", **lists, metavar="N", help="one run of each cell for each of these")
-    add(
-        "--set",
-        action="append",
-        default=[],
-        metavar="NAME=VALUE",
-        help="any other parameter of notebooks/02_train.ipynb; may be repeated",
-    )
-    add("--device", help="auto, cpu, cuda or cuda:N (default: auto)")
-    add(
-        "--jobs",
-        type=count,
-        metavar="N",
-        help="runs at a time (default: one a GPU; on the CPU one a core, as memory allows)",
-    )
-    add(
-        "--cluster",
-        type=_cluster,
-        metavar="NAME",
-        help="slurm, or the folder of a changed copy of workflow/profiles/slurm: submit the runs "
-        "to a cluster (docs/scheduling.md)",
-    )
-    add("--on-bad-image", help="stop (default) or skip where an image cannot be read")
-    add("--results", type=_path, metavar="DIR", help="default: results/<profile>")
-    add("--force", action="store_true", help="make finished runs anew whose settings were others")
-    add("--dry-run", action="store_true", help="print the plan and run nothing")
-    add(
-        "--keep-going",
-        action=argparse.BooleanOptionalAction,
-        default=True,
-        help="go on with the other runs when one fails",
-    )
-    finish(parser, guarded(_run_all, "the same command goes on from here"))
-
-
-def _add_datasets(commands: Any) -> None:
-    parser = commands.add_parser("datasets", help="check a folder of data sets, or unpack into it")
-    actions = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    check = actions.add_parser("check", help="say what is there, what is missing, where to get it")
-    check.add_argument("folder", type=_path, metavar="DIR", help="folder that holds the data sets")
-    finish(check, guarded(_check_datasets, "nothing was changed"))
-    unpack = actions.add_parser("unpack", help="unpack a downloaded zip or tar archive")
-    unpack.add_argument("archive", type=_path, metavar="ARCHIVE")
-    unpack.add_argument("folder", type=_path, metavar="DIR", help="folder that holds the data sets")
-    unpack.add_argument(
-        "--dataset", metavar="NAME", help="its folder, if the archive does not tell"
-    )
-    finish(unpack, guarded(_unpack_dataset, "nothing was left half-done"))
-
-
 class _Parser(argparse.ArgumentParser):
     """argparse that raises an InputError in the place of its own exit."""
 
     def error(self, message: str) -> NoReturn:
         raise InputError(f"{message}; see --help.")
-
-
-def _path(word: str) -> Path:
-    # Absolute, as the workflow's processes have another working directory than the user.
-    return path(word).resolve()
-
-
-def _cluster(word: str) -> str:
-    return str(_path(word)) if "/" in word else word
-
-
-def _words(values: Iterable[str]) -> tuple[str, ...]:
-    """The words of `--seeds 0 1`, `--seeds "0 1"` and `--seeds 0,1` alike, once each."""
-    return tuple(
-        dict.fromkeys(word for value in values for word in value.replace(",", " ").split())
-    )
-
-
-def _seed(word: str) -> int:
-    if not word.isdecimal():
-        raise InputError(f"--seeds got {word!r}: give whole numbers such as 0 1 2.")
-    return int(word)
-
-
-def _read_plan(path: Path) -> dict[str, Any]:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(
-            f"cannot read the plan {path}: call ./run_all.sh, which writes it."
-        ) from error

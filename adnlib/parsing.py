@@ -14,10 +14,13 @@ from typing import Any
 from adnlib.errors import InputError, writing
 
 
-def command(commands: Any, name: str, title: str, epilog: str) -> argparse.ArgumentParser:
+def command(
+    commands: Any, name: str, title: str, epilog: str, prog: str | None = None
+) -> argparse.ArgumentParser:
     """A new command whose options are not to be shortened, with examples below its help."""
     return commands.add_parser(
         name,
+        prog=prog,
         help=title,
         description=f"{title[0].upper()}{title[1:]}.",
         epilog=epilog,

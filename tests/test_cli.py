@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from adnlib import cli, places, scheduling
+from adnlib import cli, grid_commands, places, scheduling
 from adnlib.parameters import project_path
 
 
@@ -110,7 +110,7 @@ def test_an_interruption_is_one_sentence(run_all, monkeypatch):
 
 
 def test_a_step_without_its_plan_says_who_writes_it(capsys, monkeypatch, tmp_path):
-    monkeypatch.setattr(cli, "end_with", lambda _: None)
+    monkeypatch.setattr(grid_commands, "end_with", lambda _: None)
     monkeypatch.setattr(cli.signal, "signal", lambda *_: None)
     assert cli.main(["cell", str(tmp_path / "plan.json"), "runs/a"]) == 2
     assert "./run_all.sh, which writes it" in capsys.readouterr().err
