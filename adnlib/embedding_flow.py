@@ -20,7 +20,7 @@ from adnlib.views import draw_angles, even_angles, grid_angles
 
 _TEST_SEED = 1 << 31  # added, it keeps the test angles apart from the training's; torch's CPU
 # generator takes the low 32 bits of a seed, so that a greater power of two would change nothing
-_IN_FLOW = 16  # images, whose views are in the flow together
+_IN_FLOW = 1024  # views that go through the flow together: fewer read its weights more often
 
 
 class EmbeddingFlow(nn.Module):
@@ -114,7 +114,7 @@ class EmbeddingFlow(nn.Module):
     ) -> Iterator[tuple[torch.Tensor, tuple[torch.Tensor, torch.Tensor]]]:
         """Some of the embeddings (N, V, features), and the flow's output for their views."""
         self.eval()
-        for some in embedded.split(_IN_FLOW):
+        for some in embedded.split(max(1, _IN_FLOW // embedded.shape[1])):
             yield some, self._passed(some.to(self.device))
 
     def _passed(self, embedded: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

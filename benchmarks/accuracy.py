@@ -30,16 +30,13 @@ from adnlib import AttentDifferNet
 from adnlib.backbones import EmbeddingSettings
 from adnlib.errors import InputError
 from adnlib.evaluation import roc
-from adnlib.flow import anomaly_score
 from adnlib.images import load_images
 from adnlib.pixels import Pixels
-from adnlib.precision import rounding
 from adnlib.provenance import describe_device
 from adnlib.record import FinishedRun, read_run
 from adnlib.views import even_angles, grid_angles
 
 _POOL = 192
-_TOGETHER = 1024  # views that go through the flow at a time
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -154,7 +151,8 @@ class _Seen:
 def _rows(seen: _Seen, model: AttentDifferNet, draws: int) -> list[dict[str, str | float]]:
     """AUROC in percent of each way and number of views; over the draws where it is drawn."""
     count, angles = seen.embedded.shape[:2]
-    scores = _score_views(model, seen.embedded.flatten(0, 1)).view(count, angles).double()
+    of_each = model.score_embeddings(seen.embedded.flatten(0, 1)[:, None])  # view by view
+    scores = of_each.view(count, angles).double()
     pool, generator = seen.columns["even", _POOL], torch.Generator().manual_seed(0)
     rows: list[dict[str, str | float]] = []
     for (way, views), columns in seen.columns.items():
@@ -166,17 +164,6 @@ def _rows(seen: _Seen, model: AttentDifferNet, draws: int) -> list[dict[str, str
             chosen = [pool[some].expand(count, -1) for some in drawn]
             rows.append({"angles": way, "views": views} | _spread(seen.labels, scores, chosen))
     return rows
-
-
-@torch.no_grad()
-def _score_views(model: AttentDifferNet, embedded: torch.Tensor) -> torch.Tensor:
-    """The score (N,) of every view (N, features) alone; an image's score is their mean."""
-    scores = []
-    with rounding(model.settings.precision):
-        for some in embedded.split(_TOGETHER):
-            latent, _ = model.flow(some.to(model.device))
-            scores.append(anomaly_score(latent[:, None]).cpu())
-    return torch.cat(scores)
 
 
 def _spread(

@@ -142,14 +142,15 @@ def warm_up(model: AttentDifferNet) -> None:
     """Let a GPU load its libraries and choose its kernels before anything is timed.
 
     It does so for each shape at its first use, so a copy of the model trains on a batch of noise
-    and scores it. A CPU needs no more than one image.
+    and scores it. A CPU needs no more than one look.
     """
-    size = model.settings.image_size
-    images = 1 if model.device.type == "cpu" else model.settings.batch_images
+    size, on_cpu = model.settings.image_size, model.device.type == "cpu"
+    images = 1 if on_cpu else model.settings.batch_images
     noise = torch.randint(256, (images, 3, size, size)).to(torch.uint8)
-    spare = copy.deepcopy(model)
-    next(spare.train_epochs(noise))
-    spare.score_embeddings(spare.embed(noise, spare.test_angles(images)))
+    if not on_cpu:
+        model = copy.deepcopy(model)
+        next(model.train_epochs(noise))
+    model.score_embeddings(model.embed(noise, model.test_angles(images)))
 
 
 def _rates(
