@@ -20,6 +20,7 @@ from adnlib.views import draw_angles, even_angles, grid_angles
 
 _TEST_SEED = 1 << 31  # added, it keeps the test angles apart from the training's; torch's CPU
 # generator takes the low 32 bits of a seed, so that a greater power of two would change nothing
+_ON_DEVICE = 512  # images whose embeddings wait there for the others: 0.1 GB of 64 views each
 _IN_FLOW = 1024  # views that go through the flow together: fewer read its weights more often
 
 
@@ -61,10 +62,10 @@ class EmbeddingFlow(nn.Module):
         near = images.near(self.device) if isinstance(images, Pixels) else images
         return torch.cat(
             [
-                self.embedding.embed(near[some].to(self.device, non_blocking=True), angles[some])
-                for some in torch.arange(len(near)).split(16)
+                torch.cat([self._embedded(near, angles, some) for some in part.split(16)]).cpu()
+                for part in torch.arange(len(near)).split(_ON_DEVICE)
             ]
-        ).cpu()
+        )
 
     @torch.no_grad()
     def score_embeddings(self, embedded: torch.Tensor) -> torch.Tensor:
@@ -89,7 +90,8 @@ class EmbeddingFlow(nn.Module):
         """What `score` does with each image, for a stream of them.
 
         It takes a uint8 tensor (3, S, S) of the model's image_size, and gives its score (1,) and
-        embeddings (1, V, features), on the CPU. The model stays as it is while it is in use.
+        embeddings (1, V, features), on the CPU. The model stays as it is while it is in use, and on
+        a GPU its hooks hear the first images alone. Threads may share it.
         """
         self.eval()
         maps = self.embedding.turns(self.test_angles(1), self.settings.image_size)
@@ -109,6 +111,11 @@ class EmbeddingFlow(nn.Module):
 
         return looked
 
+    def _embedded(self, images: Pictures, angles: torch.Tensor, some: torch.Tensor) -> torch.Tensor:
+        """Of the images at these positions, on the device."""
+        moved = images[some].to(self.device, non_blocking=True)
+        return self.embedding.embed(moved, angles[some])
+
     def _through_flow(
         self, embedded: torch.Tensor
     ) -> Iterator[tuple[torch.Tensor, tuple[torch.Tensor, torch.Tensor]]]:
@@ -119,5 +126,5 @@ class EmbeddingFlow(nn.Module):
 
     def _passed(self, embedded: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """The flow's output for each view of embeddings (N, V, features) on its device."""
-        with rounding(self.settings.precision):
+        with rounding(self.settings.precision, self.device):
             return self.flow(embedded.flatten(0, 1))

@@ -78,7 +78,7 @@ def saliency(
     maps = []
     with (
         torch.enable_grad(),
-        rounding(model.settings.precision),
+        rounding(model.settings.precision, model.device),
         _DetectorOfViews(model, kind.target, scales) as detector,
         _mapping(detector, kind) as map_,
     ):

@@ -25,7 +25,7 @@ _TOGETHER = 8  # channels
 def are_had(device: torch.device) -> bool:
     """Whether the device has these kernels."""
     on_nvidia = device.type == "cuda" and torch.version.cuda is not None
-    return on_nvidia and torch.backends.cudnn.is_available()
+    return on_nvidia and torch.backends.cudnn.is_available() and torch.backends.cudnn.enabled
 
 
 def run(layers: nn.Sequential, maps: torch.Tensor, precision: str) -> torch.Tensor:

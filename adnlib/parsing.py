@@ -13,9 +13,12 @@ from typing import Any
 
 from adnlib.errors import InputError, writing
 
+_FULL = ("out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUBLAS_STATUS_NOT_INITIALIZED")
+"""What torch says where a GPU has no memory left, the last of cuBLAS's own."""
+
 
 def command(
-    commands: Any, name: str, title: str, epilog: str, prog: str | None = None
+    commands: Any, name: str, title: str, epilog: str = "", prog: str | None = None
 ) -> argparse.ArgumentParser:
     """A new command whose options are not to be shortened, with examples below its help."""
     return commands.add_parser(
@@ -99,7 +102,7 @@ def guarded(
             print(f"\ninterrupted; {interrupted}", file=sys.stderr)
             return 130
         except RuntimeError as error:  # torch's own, which is not loaded here
-            if "out of memory" not in str(error):
+            if not any(sign in str(error) for sign in _FULL):
                 raise
             raise InputError(
                 "the GPU has too little memory: end what else uses it, give --device cpu, or train "

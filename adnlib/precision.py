@@ -43,13 +43,15 @@ def check_precision(precision: str, device: torch.device) -> None:
     A CPU without instructions for fp16 or bf16 computes them by a detour, which is warned of.
 
     Raises:
-        InputError: TF32 is asked for where there is none.
+        InputError: TF32 is asked for where there is none, or bf16 of an NVIDIA GPU without it.
     """
-    has_tf32 = device.type == "cuda" and torch.cuda.get_device_capability(device) >= _AMPERE
-    if precision == "tf32" and not has_tf32:
+    on_nvidia = device.type == "cuda" and torch.version.cuda is not None
+    needs_ampere = ("tf32", "bf16") if on_nvidia else ("tf32",)
+    is_ampere = on_nvidia and torch.cuda.get_device_capability(device) >= _AMPERE
+    if precision in needs_ampere and not is_ampere:
         raise InputError(
-            f"precision is 'tf32', which {device} has not (NVIDIA's GPUs from Ampere on have it): "
-            "train in fp32, and use a model trained in TF32 on such a GPU."
+            f"precision is {precision!r}, which {device} has not (NVIDIA's GPUs from Ampere on "
+            f"have it): train in fp32, and use a model trained in {precision} on such a GPU."
         )
     if device.type == "cpu" and precision in _INSTRUCTIONS and not _computes(precision):
         warnings.warn(
@@ -73,18 +75,19 @@ def computing(precision: str, device: torch.device) -> Iterator[None]:
     """
     dtype = PRECISIONS[precision]
     with (
-        rounding(precision),
+        rounding(precision, device),
         torch.autocast(device.type, dtype=dtype, enabled=dtype is not None),
     ):
         yield
 
 
 @contextmanager
-def rounding(precision: str) -> Iterator[None]:
+def rounding(precision: str, device: torch.device) -> Iterator[None]:
     """Within, float32 is computed as such, but for a GPU's convolutions if the precision is TF32.
 
     torch lets cuDNN's convolutions use TF32 unless told otherwise, and a program around this one,
-    or TORCH_ALLOW_TF32_CUBLAS_OVERRIDE, may have it in the flow's products, too.
+    or TORCH_ALLOW_TF32_CUBLAS_OVERRIDE, may have it in the flow's products, too. Its autocast would
+    have these in half precision, and keep what it once made of a weight that learns.
     """
     with SWITCHES:
         before = [operations.fp32_precision for operations in _FLOAT32]
@@ -93,7 +96,8 @@ def rounding(precision: str) -> Iterator[None]:
                 operations.fp32_precision = "ieee"
             if precision == "tf32":
                 _CUDNN.conv.fp32_precision = "tf32"
-            yield
+            with torch.autocast(device.type, enabled=False):
+                yield
         finally:
             for operations, precision_before in zip(_FLOAT32, before, strict=True):
                 operations.fp32_precision = precision_before

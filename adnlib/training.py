@@ -166,7 +166,6 @@ def train(
         fused=True,
         capturable=device.type == "cuda",
     )
-    optimizer.zero_grad()  # of a training that was interrupted
     average = _Average(flow, settings.flow_average)
     made = settings.view_bank or settings.train_views
     fresh = FreshViews(embedding, images, made, settings.max_angle, generator)
@@ -177,8 +176,9 @@ def train(
     scaler = torch.amp.GradScaler(device.type, enabled=scaled)
 
     def step(*drawn: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        optimizer.zero_grad()  # of a step that was interrupted
         embedded = source.embed(*drawn)
-        with rounding(precision):
+        with rounding(precision, device):
             loss = negative_log_likelihood(*flow(embedded))
             scaler.scale(loss).backward()
         scaler.step(optimizer)

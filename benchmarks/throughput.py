@@ -208,7 +208,7 @@ def run_published(
     detector = PublishedDetector(model)
     began = time.perf_counter()
     optimizer = detector.optimizer()
-    with rounding("fp32"):  # as on the GPUs of its time
+    with rounding("fp32", model.device):  # as on the GPUs of its time
         for _ in range(model.settings.epochs):
             last = time.perf_counter()
             detector.train_epoch([folder / path for path in good["path"]], optimizer)

@@ -110,14 +110,14 @@ def loose():
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "tf32"])
 def test_float32_is_rounded_where_that_is_the_precision_and_nowhere_else(loose, precision):
-    with rounding(precision):
+    with rounding(precision, CPU):
         assert flags() == ["tf32" if precision == "tf32" else "ieee", "ieee", "ieee", "ieee"]
     assert flags() == ["tf32"] * 4
 
 
 def test_threads_of_two_precisions_take_turns_and_leave_the_switches(loose):
     def look(precision):
-        with rounding(precision):
+        with rounding(precision, CPU):
             first = flags()
             time.sleep(0.01)
             return first == flags() == ["tf32" if precision == "tf32" else "ieee", *["ieee"] * 3]
@@ -132,7 +132,7 @@ def test_a_program_that_used_torchs_older_switches_finds_them_again():
     try:
         torch.set_float32_matmul_precision("high")
         torch.backends.cudnn.allow_tf32 = False
-        with rounding("fp32"):
+        with rounding("fp32", CPU):
             pass
         assert torch.get_float32_matmul_precision() == "high"
         assert torch.backends.cudnn.allow_tf32 is False
@@ -171,6 +171,34 @@ def test_whatever_computes_does_so_in_float32(loose, images):
             assert set(seen) == {"ieee"}
     finally:
         handle.remove()
+
+
+def test_a_program_that_autocasts_changes_nothing(images):
+    def fitted():
+        model = AttentDifferNet(**TINY | {"epochs": 3})
+        losses = [epoch.train_loss for epoch in model.train_epochs(images)]
+        return losses, model.score(images), model.explain(images[0])
+
+    losses, scores, heat = fitted()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        again, scores_again, heat_again = fitted()
+    assert losses == again
+    assert torch.equal(scores, scores_again)
+    assert torch.equal(heat, heat_again)
+
+
+@pytest.mark.parametrize(
+    ("capability", "refused"), [((7, 5), {"tf32", "bf16"}), ((8, 0), set()), ((9, 0), set())]
+)
+def test_a_gpu_computes_what_it_has_instructions_for(capability, refused, monkeypatch):
+    monkeypatch.setattr(torch.version, "cuda", "13.0")
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)
+    for precision in PRECISIONS:
+        if precision in refused:
+            with pytest.raises(InputError, match=f"precision is '{precision}', which cuda has not"):
+                check_precision(precision, torch.device("cuda"))
+        else:
+            check_precision(precision, torch.device("cuda"))
 
 
 @pytest.mark.parametrize("device", ["cpu", "auto"])
