@@ -1,11 +1,13 @@
-"""The commands for a user's own images: `fit` makes a detector of a folder, `score` uses it, and
-`export` makes one file of it for other programs."""
+"""The commands for a user's own images: `fit` makes a detector of a folder, `score` uses it,
+`export` makes one file of it for other programs, and `settings` says what can be set."""
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import dataclasses
 import sys
+import textwrap
 import time
 from collections import Counter
 from typing import Any
@@ -15,10 +17,11 @@ from adnlib.parsing import command, count, finish, guarded, name, path, tell
 from adnlib.settings import assignment
 
 FIT_EXAMPLES = """\
-presets, each over the defaults, which are the paper's:
-  quick      8 epochs, scores by 16 even views: 200 images in about 4 minutes on 2 CPU cores
-  standard   48 epochs, 64 views
-  paper      192 epochs, 64 views
+presets, with the time that 200 images take on 2 CPU cores:
+  quick      8 epochs, scores by 16 even views: about 4 minutes
+  standard   48 epochs, 64 views: about 25 minutes
+  paper      192 epochs, 64 views: about 1.5 hours
+All other settings have their defaults: DifferNet's published ones.
 
 examples:
   adnlib fit photos/good --out my_model --preset quick
@@ -71,6 +74,8 @@ def add_to(commands: Any) -> None:
     _add_fit(commands)
     _add_score(commands)
     _add_export(commands)
+    title = "list all settings with their defaults and meanings"
+    finish(command(commands, "settings", title), guarded(_settings, "nothing was changed"))
 
 
 # The commands import what they need: torch takes seconds.
@@ -159,6 +164,33 @@ def _export(options: argparse.Namespace) -> int:
     return 0
 
 
+def _settings(_: argparse.Namespace) -> int:
+    from adnlib.model_settings import ModelSettings
+    from adnlib.run_settings import Settings
+    from adnlib.schema import meanings
+
+    of_models = {field.name for field in dataclasses.fields(ModelSettings)}
+    of_runs = [field for field in dataclasses.fields(Settings) if field.name not in of_models]
+    told = meanings(Settings)
+    for title, fields in (
+        (
+            "of a detector: adnlib fit --set NAME=VALUE, and of runs",
+            dataclasses.fields(ModelSettings),
+        ),
+        ("of runs alone: ./run_all.sh --set NAME=VALUE, or parameters of 02_train", of_runs),
+    ):
+        tell(title)
+        for field in fields:
+            tell(f"\n  {field.name} = {field.default!r}")
+            tell(
+                textwrap.fill(
+                    told[field.name], 96, initial_indent="      ", subsequent_indent="      "
+                )
+            )
+        tell("")
+    return 0
+
+
 def _tell(counts: Counter[str], seconds: float, before: str) -> None:
     each = ", ".join(f"{count} {what}" for what, count in sorted(counts.items()))
     total = counts.total()
@@ -180,15 +212,20 @@ def _add_fit(commands: Any) -> None:
         help="quick, standard (default) or paper: see below",
     )
     add("--config", type=path, metavar="FILE", help="YAML file of settings, over the preset's")
-    add("--attention", metavar="NAME", help="none (default: DifferNet), se, cbam, eca ...")
+    add(
+        "--attention",
+        metavar="NAME",
+        help="none (default: DifferNet), se, cbam, eca, coordinate, simam, identity or constant",
+    )
     add("--device", metavar="NAME", help="auto (default), cpu, cuda or cuda:N")
-    add("--seed", metavar="N", help="of initial weights, order, angles and held-out images")
+    add("--seed", metavar="N", help="seed of weights, order, angles, held-out images (default: 0)")
     add(
         "--set",
         action="append",
         default=[],
         metavar="NAME=VALUE",
-        help="any other setting, such as image_size=256; may be repeated",
+        help="any other setting, such as image_size=256; `adnlib settings` lists them; may be "
+        "repeated",
     )
     add(
         "--holdout",
@@ -211,8 +248,8 @@ def _add_fit(commands: Any) -> None:
     add(
         "--balance",
         action="store_true",
-        help="let them move the threshold to where it tells them best from good ones; not the "
-        "default, as the next defect may be of another kind",
+        help="move the threshold to where it separates the anomalies from good images best; not "
+        "the default, as the next defect may be of another kind",
     )
     add(
         "--on-bad-image",
@@ -261,9 +298,9 @@ def _add_score(commands: Any) -> None:
         "--heatmaps",
         type=path,
         metavar="DIR",
-        help="write PATH.heat.png for each image, in its shape (no such file is scored): up to "
-        "half the colours is what held-out good images reach, and beyond that the last colour is "
-        "the image's own highest place",
+        help="write PATH.heat.png for each image, in its shape (such files are not scored). The "
+        "lower half of the colours is what held-out good images reach; for an image beyond them, "
+        "the last colour is its own highest place",
     )
     finish(parser, guarded(_score, "every line that was written is whole"))
 

@@ -136,15 +136,15 @@ def _add_run_all(commands: Any) -> None:
         "--attention",
         **lists,
         metavar="NAME",
-        help="such as none se cbam_frozen; REPRODUCING.md has all",
+        help="such as none se cbam_frozen; REPRODUCING.md lists them",
     )
-    add("--seeds", **lists, metavar="N", help="one run of each cell for each of these")
+    add("--seeds", **lists, metavar="N", help="each gives a run of every category and variant")
     add(
         "--set",
         action="append",
         default=[],
         metavar="NAME=VALUE",
-        help="any other parameter of notebooks/02_train.ipynb; may be repeated",
+        help="any other setting; `adnlib settings` lists them; may be repeated",
     )
     add("--device", help="auto, cpu, cuda or cuda:N (default: auto)")
     add(
@@ -162,7 +162,7 @@ def _add_run_all(commands: Any) -> None:
     )
     add("--on-bad-image", help="stop (default) or skip where an image cannot be read")
     add("--results", type=_path, metavar="DIR", help="default: results/<profile>")
-    add("--force", action="store_true", help="make finished runs anew whose settings were others")
+    add("--force", action="store_true", help="run again where a finished run has other settings")
     add("--dry-run", action="store_true", help="print the plan and run nothing")
     add(
         "--keep-going",

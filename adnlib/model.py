@@ -37,7 +37,7 @@ class AttentDifferNet(EmbeddingFlow):
     With `attention="none"` it is DifferNet (https://arxiv.org/abs/2008.12577).
 
     Example:
-        The settings of the second line are for speed alone; without them it is the paper's model.
+        The settings of the second line are for speed alone; without them it is the whole model.
 
         >>> import numpy as np
         >>> tiny = {"weights": "random", "image_size": 64, "scales": 1, "flow_width": 16}
@@ -85,7 +85,7 @@ class AttentDifferNet(EmbeddingFlow):
         return f"AttentDifferNet({self.settings.changed})"
 
     def _repr_html_(self) -> str:
-        told = {"settings": f"{self!r}, all else the paper's", "fitted": "not yet"}
+        told = {"settings": f"{self!r}, all else the defaults", "fitted": "not yet"}
         if self.fitted:
             told["fitted"] = (
                 f"{self.fitted.images} images, {self.fitted.held_out} held out, "

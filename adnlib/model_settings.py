@@ -42,7 +42,7 @@ _SEEDS = 1 << 32
 
 @dataclass(frozen=True)
 class ModelSettings(EmbeddingSettings, FlowSettings, TrainingSettings):
-    """Everything that makes a detector; the defaults are the paper's."""
+    """Everything that makes a detector; the defaults are DifferNet's, where these are published."""
 
     test_views: int = 64
     """Rotations of each image that a score is the mean of."""

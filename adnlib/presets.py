@@ -17,7 +17,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "standard": {"epochs": 48},
     "paper": {},
 }
-"""What each preset changes in the defaults, which are the paper's (192 epochs, 64 test views). Of
+"""What each preset changes in the defaults, which are DifferNet's (192 epochs, 64 test views). Of
 as few as 16 views the draw of angles would decide: benchmarks/README.md."""
 _OPTIONS = ("holdout", "fpr", "on_bad_image", "balance", "self_contained", "anomalies")
 """Of `adnlib fit`, which are no settings of a model."""

@@ -114,21 +114,21 @@ def check_grid(content: Any) -> None:
 
 
 def _settings() -> dict[str, Any]:
-    meanings = _field_docstrings(Settings)
+    told = meanings(Settings)
     schemas = {}
     for field in dataclasses.fields(Settings):
         if field.name not in OUTSIDE:
             kind, title = _TYPES[type(field.default)]
             schemas[field.name] = {
                 "title": title,
-                "description": meanings[field.name],
+                "description": told[field.name],
                 "default": field.default,
                 "type": kind,
             }
     return schemas
 
 
-def _field_docstrings(cls: type) -> dict[str, str]:
+def meanings(cls: type) -> dict[str, str]:
     """The string below each field of a dataclass and of those that it inherits from."""
     found = {}
     for base in cls.__mro__:

@@ -2,6 +2,7 @@
 
 import contextlib
 import csv
+import dataclasses
 import errno
 import io
 import itertools
@@ -25,6 +26,7 @@ from adnlib import AttentDifferNet, InputError, cli, fitting, model_files, scori
 from adnlib.fitting import Progress
 from adnlib.lines import line_writer
 from adnlib.parameters import project_path
+from adnlib.run_settings import Settings
 
 TINY = ["weights=random", "image_size=64", "scales=1", "flow_blocks=2", "flow_width=16"]
 TINY = [word for text in [*TINY, "epochs=2", "test_views=2"] for word in ("--set", text)]
@@ -687,3 +689,10 @@ def test_a_gpu_without_room_is_said(data, monkeypatch, call):
     code, _, err = call("fit", data / "part", "--out", "m", *TINY)
     assert code == 2
     assert "the GPU has too little memory: end what else uses it" in err
+
+
+def test_settings_are_listed_with_their_meanings(capsys):
+    assert cli.main(["settings"]) == 0
+    out = capsys.readouterr().out
+    for field in dataclasses.fields(Settings):
+        assert f"\n  {field.name} = {field.default!r}\n      " in out
