@@ -24,7 +24,7 @@ from typing import Any
 from adnlib import cluster, overview, progress
 from adnlib.demo import make_demo
 from adnlib.errors import InputError, writing
-from adnlib.folders import DONE, FAILED
+from adnlib.folders import DONE, FAILED, find_done
 from adnlib.machine import end_with
 from adnlib.networks import find_weights
 from adnlib.parameters import project_path
@@ -60,7 +60,7 @@ def carry_out(plan: Plan, keep_going: bool = True) -> int:
             record, [*options, "--forcerun", *(f"{key}/{DONE}" for key in record["stale"])]
         )
         missing = [key for key in record["cells"] if not (plan.results / key / DONE).is_file()]
-        if keep_going and code and len(missing) < len(record["cells"]):
+        if keep_going and code and find_done(plan.results):
             # What waited for a run or a figure that failed is made of those that there are.
             _snakemake(record, ["--keep-going", "--config", "finished_only=1"])
         shown = _print_results(plan.results)

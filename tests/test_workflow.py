@@ -253,6 +253,17 @@ def test_killed_then_failing_then_whole(fresh: Path) -> None:
     assert len(table(fresh)) == 2
 
 
+def test_when_nothing_new_ends_tables_and_report_still_say_what_is_missing(project: Path) -> None:
+    (project / "fail").touch()
+    results = project / "results/grid"
+    made = [results / name for name in ("report.html", "tables/auroc.csv", "tables/paired.csv")]
+    before = [path.stat().st_mtime for path in made]
+    code, output = call(project, "--attention", "se", "--seeds", "1")
+    assert (code, calls(project)) == (1, ["se 1 2"]), output
+    assert all(path.stat().st_mtime > old for path, old in zip(made, before, strict=True))
+    assert len(table(project)) == 2
+
+
 def test_an_interrupted_one_says_so(fresh: Path) -> None:
     (fresh / "wait").touch()
     process = start(fresh)
