@@ -10,7 +10,7 @@ import json
 import warnings
 import zipfile
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -106,7 +106,7 @@ def check_settings(found: list[FinishedRun]) -> None:
         names = {name for run in group for name in run.settings} - NOT_IN_TABLES
         for name in sorted(names):
             unset = DEFAULTS.get(name, "unset")  # the run is older than the setting
-            check_same(dataset, name, {r.folder: str(r.settings.get(name, unset)) for r in group})
+            check_same(dataset, name, {r.folder: r.settings.get(name, unset) for r in group})
         check_same(dataset, "weights", {r.folder: r.weights for r in group})
         for category in sorted({run.category for run in group}):
             seen = {r.folder: r.images_seen for r in group if r.category == category}
@@ -119,7 +119,7 @@ def read_tidy(path: Path) -> pd.DataFrame:
     return pd.read_csv(path, dtype=names, keep_default_na=False, na_values=[""])
 
 
-def check_same(what: str, name: str, values: dict[Path, str]) -> None:
+def check_same(what: str, name: str, values: Mapping[Path, Hashable]) -> None:
     """Refuse runs of something that differ in the value of a setting, given by run folder.
 
     Raises:

@@ -36,7 +36,7 @@ def with_maps(found: Iterable[FinishedRun], kind: Saliency = USUAL) -> list[Fini
     names = (_name(kind), JSON_NAME)
     kept = [run for run in found if any((run.folder / name).is_file() for name in names)]
     for dataset in {run.dataset for run in kept}:
-        views = {run.folder: str(_views(run)) for run in kept if run.dataset == dataset}
+        views = {run.folder: _views(run) for run in kept if run.dataset == dataset}
         check_same(dataset, "map_views", views)
     return kept
 

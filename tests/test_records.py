@@ -170,6 +170,12 @@ def test_runs_from_before_a_setting_stand_beside_its_default(tmp_path: Path) -> 
         read_runs(tmp_path)
 
 
+def test_a_whole_number_is_the_same_however_it_was_given(tmp_path: Path) -> None:
+    make_run(tmp_path, seed=0, max_angle=180.0, holdout=0.0)
+    make_run(tmp_path, seed=1, max_angle=180, holdout=0)
+    assert len(read_runs(tmp_path)) == 2
+
+
 def test_attention_that_is_not_known_is_left_out_and_named(tmp_path: Path) -> None:
     make_run(tmp_path)
     make_run(tmp_path, variant="newest")
