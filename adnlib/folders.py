@@ -10,7 +10,8 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
+from weakref import WeakValueDictionary
 
 from adnlib.errors import InputError
 
@@ -18,6 +19,9 @@ DONE = "metrics.json"
 """Written last and atomically: its presence means that the run is done."""
 FAILED = "failed.json"
 """Why a run's notebook, or with the notebook's name before it another, did not end well."""
+
+
+_locks: WeakValueDictionary[Path, IO[str]] = WeakValueDictionary()
 
 
 def run_folder(results: Path, dataset: str, category: str, variant: str, seed: int) -> Path:
@@ -49,8 +53,18 @@ def kept_settings(folder: Path) -> dict[str, Any] | None:
         return None
 
 
-def take(folder: Path) -> Any:
-    """A lock on the folder which the system frees when this process ends, however it ends."""
+def take(folder: Path) -> IO[str]:
+    """A lock on the folder which the system frees when this process ends, however it ends.
+
+    It is kept from other processes: this one gives up its older lock, which a notebook's variable
+    or traceback may still hold when a cell is run again.
+
+    Raises:
+        InputError: another process has it.
+    """
+    folder = folder.resolve()
+    if older := _locks.get(folder):
+        older.close()
     lock = (folder / ".lock").open("w")
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -59,6 +73,7 @@ def take(folder: Path) -> Any:
         raise InputError(
             f"another run is writing {folder}: wait for it, or give another results folder."
         ) from None
+    _locks[folder] = lock
     return lock
 
 

@@ -94,7 +94,11 @@ class Run:
         with writing(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
             self._lock = take(self.folder)
-            _check_same_settings(self.folder, settings)
+            try:
+                _check_same_settings(self.folder, settings)
+            except InputError:
+                self._lock.close()  # which the error's traceback would keep
+                raise
             _clear(self.folder)
             write_json(self.folder / "params.json", self._params())
 

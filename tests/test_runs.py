@@ -1,4 +1,5 @@
 import dataclasses
+import fcntl
 import json
 import multiprocessing
 
@@ -211,6 +212,23 @@ def test_two_runs_cannot_write_one_folder(settings):
     run.train(say=lambda line: None)
     run.finish()
     assert runs.Run(settings)
+
+
+def test_a_notebooks_cell_may_be_run_again(settings):
+    run = runs.Run(settings)
+    again = runs.Run(settings)
+    with (again.folder / ".lock").open("w") as other, pytest.raises(BlockingIOError):
+        fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    assert run._lock.closed
+
+
+def test_a_run_that_is_refused_holds_no_lock(settings):
+    run, _ = whole_run(settings)
+    with pytest.raises(InputError) as refused:  # keeps the traceback, as a notebook does
+        runs.Run(dataclasses.replace(settings, epochs=5))
+    with (run.folder / ".lock").open("w") as other:
+        fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    assert refused.tb
 
 
 def test_a_skipped_image_leaves_the_table(settings, data_root):
