@@ -28,8 +28,8 @@ MAY_DIFFER = frozenset(
 # In these, too, before tables compare the hash of the weights, and figures the views of the maps.
 NOT_IN_TABLES = MAY_DIFFER | {"weights", "map_views"}
 DEFAULTS = {field.name: field.default for field in dataclasses.fields(Settings)}
-_METHOD = {"backbone", "precision", "view_bank"}
-_METHOD |= {name for name in DEFAULTS if name.startswith("attention_")}
+# In a caption these have words of their own (`report.circumstances`), and views of maps no place.
+_TOLD = MAY_DIFFER | {"epochs", "image_size", "test_views", "holdout", "weights", "map_views"}
 
 
 @dataclass(frozen=True)
@@ -64,11 +64,11 @@ class FinishedRun:
 
     @property
     def departures(self) -> dict[str, Any]:
-        """Settings of backbone, attention, and views that are not the paper's, nor taken for it."""
+        """Other settings that change the numbers and are not the paper's, nor taken for it."""
         return {
             name: value
             for name, value in self.settings.items()
-            if name in _METHOD - MAY_DIFFER and value != DEFAULTS[name]
+            if name in DEFAULTS.keys() - _TOLD and value != DEFAULTS[name]
         }
 
     def __repr__(self) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from adnlib import overview, report
 from adnlib.catalogue import CATALOGUE
 from adnlib.comparison import auroc_table, published_for
 from adnlib.records import read_runs
+from adnlib.run_settings import Settings
 from adnlib.runs import SELECTIONS
 
 MVTEC = list(CATALOGUE["mvtec_ad"].categories)
@@ -108,6 +110,18 @@ def test_controls_and_other_backbones_stand_beside_no_published_number(tmp_path:
     assert table_of(tmp_path / "b")["published"].isna().all()
     report.write_tables(tmp_path / "b")
     assert "weights imagenet, backbone resnet18," in (tmp_path / "b/tables/auroc.md").read_text()
+
+
+def test_a_caption_names_every_setting_that_is_not_the_papers(tmp_path: Path) -> None:
+    default = dataclasses.asdict(Settings())
+    del default["results"]
+    given = {"train_views": 1, "learning_rate": 0.01, "flow_width": 64, "evaluate_every": 2}
+    make_run(tmp_path, **default | given | {"dataset": "mvtec_ad", "category": "bottle"})
+    text = report.circumstances(read_runs(tmp_path))
+    assert text.endswith(
+        "weights imagenet, train_views 1, learning_rate 0.01, flow_width 64, evaluate_every 2, "
+        "1 seed (0)"
+    )
 
 
 def test_published_mean_stands_beside_the_whole_data_set(tmp_path: Path) -> None:
