@@ -10,7 +10,7 @@ from synthetic import make_pictures, make_run
 
 from adnlib.errors import InputError
 from adnlib.evaluation import roc
-from adnlib.gaze import write_looking
+from adnlib.gaze import _paired_table, write_looking
 from adnlib.map_kinds import Saliency
 from adnlib.records import read_runs
 from adnlib.scenes import MEASURES, SIZE, Look, Scene
@@ -161,6 +161,16 @@ def test_intervals_have_the_seeds_spread(tmp_path, images):
     row = paired.loc[("AttentDifferNet (SE)", "DifferNet", "pixel_auroc")]
     assert row["difference"] < -5
     assert row["high"] == 0
+
+
+def test_seeds_are_not_drawn_as_images_are():
+    """With one image right for each seed, equal draws would never be below the true mean."""
+    looks = {}
+    for seed, right in enumerate(np.eye(4)):
+        for variant, each in (("none", 0 * right), ("se", right)):
+            looks["plate", variant, seed] = Look({"pointing": each}, {}, {}, np.ones(4))
+    row = _paired_table("mine", looks).iloc[0]
+    assert row["low"] < row["difference"] == 25 < row["high"]
 
 
 def test_images_without_an_object_are_not_measured_by_it():
