@@ -70,13 +70,14 @@ def _name(kind: Saliency) -> str:
 
 
 def _kept_or_made(run: FinishedRun, kind: Saliency, path: Path, images: list[str]) -> np.ndarray:
-    digest = identity(run.folder)
+    model_is_gone = not (run.folder / JSON_NAME).is_file()
     try:
         with np.load(path, allow_pickle=False) as kept:
-            if str(kept["model"]) == digest:
+            if model_is_gone or str(kept["model"]) == identity(run.folder):
                 return kept["maps"]
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         pass  # none, or none that can be used: they are made anew
+    digest = identity(run.folder)
     on_cpu = run.settings.get("device") == "cpu"
     model = AttentDifferNet.load(run.folder, "cpu" if on_cpu else "auto")
     folder, size = run.image_folder(images), model.settings.image_size

@@ -64,6 +64,13 @@ def test_a_run_that_kept_no_maps_has_them_made_by_its_model(run):
     assert np.array_equal(run.maps(), maps)
 
 
+def test_kept_maps_outlast_their_model(run):
+    _, made = scores_and_maps(run, ENERGY)
+    (run.folder / "model.json").unlink()
+    assert with_maps([run], ENERGY)
+    assert np.array_equal(scores_and_maps(run, ENERGY)[1], made)
+
+
 def test_without_model_and_maps_there_is_nothing(run):
     (run.folder / "model.json").unlink()
     assert with_maps([run], USUAL)
