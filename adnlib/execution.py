@@ -11,7 +11,7 @@ import logging
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from jupyter_client import AsyncKernelManager
 from nbclient.exceptions import DeadKernelError
 
 from adnlib import progress
+from adnlib.errors import InputError, writing
 from adnlib.folders import DONE, FAILED, is_done, write_json
 from adnlib.machine import end_with
 from adnlib.parameters import project_path
@@ -58,10 +59,10 @@ def run_cell(plan: dict[str, Any], key: str) -> bool:
             )
         if not is_done(folder):
             reason = f"the notebook ended without writing {DONE}"
-    except NotebookError as failure:
+    except (NotebookError, InputError) as failure:
         reason = str(failure)
     if reason:
-        write_json(folder / FAILED, {"reason": reason})
+        _note(folder / FAILED, reason)
     progress.tell_run(plan, key, time.monotonic() - started, reason)
     return not reason
 
@@ -75,15 +76,14 @@ def run_notebook(plan: dict[str, Any], name: str, parameters: dict[str, Any]) ->
     log = output.with_suffix(".log")
     failed = output.with_suffix(f".{FAILED}")
     failed.unlink(missing_ok=True)
+    line, ended_well = f"done: notebook {title}", True
     try:
         execute(name, output, {"results": str(results), **parameters}, log, _environment(plan))
-    except NotebookError as failure:
-        write_json(failed, {"reason": str(failure)})
-        line = f"FAILED notebook {title}: {failure}; log: {log}"
-    else:
-        line = f"done: notebook {title}"
+    except (NotebookError, InputError) as failure:
+        _note(failed, str(failure))
+        line, ended_well = f"FAILED notebook {title}: {failure}; log: {log}", False
     progress.tell(results, title, line)
-    return not failed.is_file()
+    return ended_well
 
 
 def run_report(plan: dict[str, Any]) -> bool:
@@ -115,9 +115,10 @@ def execute(
 
     Raises:
         NotebookError: a cell raised, or the kernel died or did not start.
+        InputError: the executed notebook or its log cannot be written.
     """
     os.environ.update(environment)
-    with _logging_to(log) as logger:
+    with writing(output.parent, "another folder with --results"), _logging_to(log) as logger:
         for attempt in (1, 2):
             try:
                 papermill.execute_notebook(
@@ -140,6 +141,11 @@ def execute(
                 logger.error("the kernel did not start (attempt %d): %s", attempt, error)
                 if attempt == 2:
                     raise NotebookError(f"its kernel did not start twice: {error}") from error
+
+
+def _note(file: Path, reason: str) -> None:
+    with suppress(OSError):  # without room for it, the line of progress still tells the reason
+        write_json(file, {"reason": reason})
 
 
 class _MortalKernel(AsyncKernelManager):

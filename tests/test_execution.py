@@ -1,5 +1,6 @@
 """Notebooks in kernels: what fails is one sentence; slots of GPUs."""
 
+import errno
 import json
 import os
 import threading
@@ -81,6 +82,29 @@ def test_a_run_that_ends_without_metrics_says_so(tmp_path, monkeypatch):
     assert not execution.run_cell(plan, "runs/a")
     told = json.loads((tmp_path / "runs" / "a" / "failed.json").read_text())
     assert told == {"reason": "the notebook ended without writing metrics.json"}
+
+
+@pytest.mark.parametrize("file", ["runs/a/failed.json", "notebooks/03_tables.failed.json"])
+@pytest.mark.parametrize("room", [True, False])
+def test_a_full_disk_is_called_so(tmp_path, monkeypatch, capsys, file, room):
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(execution.papermill, "execute_notebook", full)
+    if not room:
+        monkeypatch.setattr(execution, "write_json", full)
+    cell = {"title": "a run", "settings": {}, "select": []}
+    plan = {"results": str(tmp_path), "gpus": [], "threads": None, "cells": {"runs/a": cell}}
+    plan |= {"todo": ["runs/a"], "started": 0.0, "jobs": 1, "command": [], "cluster": None}
+    if file.startswith("runs"):
+        assert not execution.run_cell(plan, "runs/a")
+    else:
+        assert not execution.run_notebook(plan, "03_tables", {})
+    reason = f"cannot write '{(tmp_path / file).parent}' (No space left on device): make room"
+    assert reason in capsys.readouterr().out
+    assert (tmp_path / file).is_file() == room
+    if room:
+        assert json.loads((tmp_path / file).read_text())["reason"].startswith(reason)
 
 
 def test_each_gpu_takes_its_runs_and_the_next_one_waits(tmp_path):
