@@ -8,7 +8,8 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 from weakref import WeakValueDictionary
@@ -79,10 +80,23 @@ def take(folder: Path) -> IO[str]:
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Write the whole file or none of it, and have it on the disk."""
-    beside = path.with_suffix(".part")
-    with beside.open("w") as file:
+    with whole(path) as beside, beside.open("w") as file:
         json.dump(content, file, indent=2)
         file.write("\n")
         file.flush()
         os.fsync(file.fileno())
-    beside.replace(path)
+
+
+@contextmanager
+def whole(path: Path) -> Iterator[Path]:
+    """A name of this process's own to write a file under, which takes its place at the end.
+
+    So nobody reads half a file, and two processes that write the same one do not meet. On an error
+    what was written goes.
+    """
+    beside = path.with_suffix(f".{os.getpid()}.part{path.suffix}")
+    try:
+        yield beside
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)

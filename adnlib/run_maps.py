@@ -16,6 +16,7 @@ import pandas as pd
 
 from adnlib.errors import writing
 from adnlib.explain import saliency
+from adnlib.folders import whole
 from adnlib.images import load_images
 from adnlib.map_kinds import USUAL, Saliency
 from adnlib.model import AttentDifferNet
@@ -83,8 +84,6 @@ def _kept_or_made(run: FinishedRun, kind: Saliency, path: Path, images: list[str
     folder, size = run.image_folder(images), model.settings.image_size
     pixels, _ = load_images(folder, images, size)
     maps = saliency(model, pixels, _views(run), kind).numpy()
-    with writing(run.folder):
-        beside = path.with_suffix(".part.npz")
+    with writing(run.folder), whole(path) as beside:
         np.savez_compressed(beside, maps=maps, model=digest)
-        beside.replace(path)
     return maps

@@ -258,8 +258,8 @@ def _clear(folder: Path) -> None:
     """Take away what an earlier run may have left that this one need not write anew."""
     for name in (DONE, HOLDOUT, JSON_NAME, TENSORS_NAME):
         (folder / name).unlink(missing_ok=True)
-    for maps in folder.glob("maps*.npz"):
-        maps.unlink()
+    for left in (*folder.glob("maps*.npz"), *folder.glob("*.part.json")):
+        left.unlink()
 
 
 def _check_same_settings(folder: Path, settings: Settings) -> None:

@@ -1,5 +1,6 @@
 """Maps of finished runs: kept ones are read, others made by the run's model, once."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -102,8 +103,24 @@ def test_an_interruption_leaves_no_half_file_of_maps(run, monkeypatch):
         patched.setattr(np, "savez_compressed", interrupted)
         with pytest.raises(KeyboardInterrupt):
             scores_and_maps(run)
+    assert not list(run.folder.glob("maps*"))
     scores, maps = scores_and_maps(run)
     assert len(maps) == len(scores)
+
+
+def test_two_processes_may_make_the_same_maps(run, monkeypatch):
+    write = np.savez_compressed
+
+    def meanwhile_another(file, **content):
+        write(file, **content)
+        with monkeypatch.context() as patched:
+            patched.setattr(os, "getpid", lambda: 0)
+            patched.setattr(np, "savez_compressed", write)
+            scores_and_maps(run, ENERGY)
+
+    monkeypatch.setattr(np, "savez_compressed", meanwhile_another)
+    _, made = scores_and_maps(run, ENERGY)
+    assert np.array_equal(scores_and_maps(run, ENERGY)[1], made)
 
 
 def test_fewer_than_no_anomalous_images_is_refused(tmp_path):

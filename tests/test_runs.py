@@ -100,7 +100,8 @@ def test_a_run_leaves_what_the_report_reads(settings, tmp_path):
 
 def test_what_an_earlier_run_left_is_not_taken_for_the_new_ones(settings):
     run, _ = whole_run(dataclasses.replace(settings, save_model=True))
-    (run.folder / "maps_energy.npz").touch()
+    for name in ("maps_energy.npz", "maps_energy.7.part.npz", "metrics.7.part.json"):
+        (run.folder / name).touch()
     (run.folder / runs.DONE).unlink()  # as it is before a run with other settings
     bare = runs.Run(dataclasses.replace(settings, holdout=0.0, map_views=0))
     bare.load_images()
