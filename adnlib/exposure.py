@@ -12,7 +12,6 @@ import warnings
 from collections.abc import Callable
 
 import numpy as np
-import pandas as pd
 
 from adnlib.corruptions import RULES, corrupt
 from adnlib.datasets import some_of_each_label
@@ -46,6 +45,9 @@ class Exposure:
         images: good test images, and anomalous ones, at even steps; 0 for all.
         views: 0 for the model's own number.
         device: as for `ModelSettings`.
+
+    Raises:
+        OSError, ValueError, KeyError: a file of the run is gone, or not as the run wrote it.
     """
 
     def __init__(
@@ -57,8 +59,8 @@ class Exposure:
         self._run = run
         self._device = find_device(device)
         self._paths = samples["path"].tolist()
-        held = run.folder / HOLDOUT
-        self._held_paths = pd.read_csv(held)["path"].tolist() if held.is_file() else []
+        held = run.held_out()
+        self._held_paths = [] if held is None else held["path"].tolist()
         self._made_with = {
             "rules": RULES,
             "model": identity(run.folder),

@@ -27,7 +27,7 @@ from adnlib.exposure import Exposure
 from adnlib.model_files import JSON_NAME
 from adnlib.model_settings import find_device
 from adnlib.record import FinishedRun
-from adnlib.records import read_runs
+from adnlib.records import read_runs, readable
 from adnlib.settings import check_from_zero, check_names
 from adnlib.tables import duration
 from adnlib.threshold import FPR, threshold_for_fpr
@@ -117,7 +117,8 @@ def measure(
         `good_score` is the median score of good images, that of severity 0 being 1.
 
     Raises:
-        InputError: there is no finished run with a model, or its images are gone or damaged.
+        InputError: there is no finished run with a model, none can be read, or images are gone or
+            damaged.
     """
     found = read_runs(results, dataset)
     with_model = [run for run in found if (run.folder / JSON_NAME).is_file()]
@@ -131,7 +132,13 @@ def measure(
             f"{len(lacking)} run(s) left out, which kept no model: {', '.join(lacking)}",
             stacklevel=2,
         )
-    rows = [row for run in with_model for row in _measured(run, asked, say)]
+    whole = [run for run, _ in readable(with_model, Exposure)]
+    if not whole:
+        raise InputError(
+            f"None of the {len(with_model)} runs of {dataset} in {results} that kept their models "
+            "can be read: delete these run folders and run them again."
+        )
+    rows = [row for run in whole for row in _measured(run, asked, say)]
     table = pd.DataFrame(rows, columns=list(COLUMNS))
     folder = Path(results) / "tables"
     with writing(folder):

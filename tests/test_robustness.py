@@ -209,6 +209,22 @@ def test_runs_without_a_model_are_left_out_or_say_how_to_get_one(root):
         measure(root, "sets", ONE, quiet)
 
 
+def test_damaged_runs_are_left_out_and_named(root):
+    for file, (seed, name) in {"scores": (0, "defect"), "holdout": (1, "path")}.items():
+        table = folder_of(root, "se", seed) / f"{file}.csv"
+        pd.read_csv(table).drop(columns=name).to_csv(table, index=False)
+    with pytest.warns(UserWarning, match=r"2 run\(s\) left out.*se/seed0 is damaged .*defect"):
+        table = measure(root, "sets", ONE, quiet)
+    assert set(table["variant"]) == {"none"}
+    for scores in root.rglob("scores.csv"):
+        scores.write_text("")
+    with (
+        pytest.warns(UserWarning, match=r"4 run\(s\) left out"),
+        pytest.raises(InputError, match=r"None of the 4 runs of sets .* can be read"),
+    ):
+        measure(root, "sets", ONE, quiet)
+
+
 def test_images_that_are_gone_or_damaged_are_named(root, tmp_path, finished):
     data = tmp_path / "moved"
     shutil.copytree(finished / "data" / "sets" / "part", data)
