@@ -124,6 +124,13 @@ def test_the_same_scores_differ_by_nothing(tmp_path: Path, monkeypatch: pytest.M
     assert drawn[0].axes[0].get_xlim() == (-1, 1)
 
 
+def test_a_difference_that_is_sure_is_in_the_figure() -> None:
+    row = {"dataset": "mvtec_ad", "category": "bottle", "variant": "se", "seeds": 1}
+    row |= {"epoch_selection": "last", "difference": 5.0, "low": 4.8, "high": 5.2}
+    low, high = forest._figure(pd.DataFrame([row]), "").axes[0].get_xlim()
+    assert low < 4.8 < 5.2 < high
+
+
 def test_without_a_pair_there_are_statistics_and_no_differences(tmp_path: Path) -> None:
     make_grid(tmp_path, variants=["se"])
     tables = tables_of(tmp_path)
