@@ -14,7 +14,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
-from PIL.ExifTags import Base
 from tqdm import tqdm
 
 from adnlib.errors import InputError
@@ -110,11 +109,13 @@ def load_images(
 
 
 def upright_shape(path: Path) -> tuple[int, int]:
-    """Width and height of an image file that can be read, in pixels, as EXIF turns it."""
-    with Image.open(path, formats=FORMATS) as image:
-        width, height = image.size
-        on_its_side = image.getexif().get(Base.Orientation, 1) in (5, 6, 7, 8)
-    return (height, width) if on_its_side else (width, height)
+    """Width and height of an image file as `read_image` sees it, in pixels, before it is resized.
+
+    Raises:
+        InputError: as `read_image`.
+    """
+    with _blaming(path):
+        return _decoded(path).size  # not the file's own word: PIL has turned a TIFF's already
 
 
 def read_mask(path: Path, size: int) -> torch.Tensor:

@@ -11,7 +11,7 @@ from PIL import Image, ImageFile
 from torchvision.transforms import Resize
 
 from adnlib.errors import InputError
-from adnlib.images import load_images, read_image, read_mask
+from adnlib.images import load_images, read_image, read_mask, upright_shape
 
 SIZE = 16
 
@@ -126,6 +126,16 @@ def test_exif_orientation_is_applied(tmp_path):
     path = save(image, tmp_path / "a.png", exif=exif)
     upright = image.transpose(Image.Transpose.ROTATE_270)
     assert torch.equal(read_image(path, SIZE), resized(upright))
+
+
+@pytest.mark.parametrize(
+    ("suffix", "orientation", "shape"),
+    [("tif", 6, (37, 23)), ("tif", 3, (23, 37)), ("jpg", 6, (37, 23)), ("png", 1, (23, 37))],
+)
+def test_the_upright_shape_is_that_of_the_pixels_read(tmp_path, suffix, orientation, shape):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    assert upright_shape(save(picture(), tmp_path / f"a.{suffix}", exif=exif)) == shape
 
 
 def written(path: Path, content: bytes) -> Path:
