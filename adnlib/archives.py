@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from adnlib.catalogue import CATALOGUE, category_name, dataset_name
-from adnlib.datasets import find
+from adnlib.datasets import SPLITS, find
 from adnlib.errors import InputError
 from adnlib.files import is_hidden, is_image
 from adnlib.members import Member, archive_stem, open_archive
@@ -109,7 +109,7 @@ def _layout(
         ):
             places[path.relative_to(base)] = member
     folder = dataset or _dataset_folder(archive, stem, base.name, names)
-    if re.search(r"^$|[/\\:\0]", folder) or is_hidden(folder) or folder in ("train", "test"):
+    if re.search(r"^$|[/\\:\0]", folder) or is_hidden(folder) or folder.lower() in SPLITS:
         raise InputError(f"{folder!r} cannot be a data set's folder: give another as --dataset.")
     return folder, places
 
@@ -117,7 +117,7 @@ def _layout(
 def _category_of(path: PurePosixPath) -> PurePosixPath | None:
     """The folder around the first `train` or `test`."""
     for place in reversed(path.parents):
-        if place.name.lower() in ("train", "test"):
+        if place.name.lower() in SPLITS:
             return place.parent
     return None
 

@@ -25,6 +25,8 @@ COLUMNS = ("path", "split", "label", "defect", "mask")
 
 GOOD = ("good", "normal")
 """Folders of good images, in small letters."""
+SPLITS = ("train", "test")
+"""Folders that make the one around them a category, in small letters."""
 _DEEPEST = 3  # <DIR>/InsPLAD-fault/unsupervised_anomaly_detection/glass-insulator
 
 
@@ -129,7 +131,7 @@ def read_samples(folder: Path, need_train: bool = True) -> pd.DataFrame:
     if not any(row[1] == "train" for row in rows) and (need_train or not rows):
         there = [
             child.relative_to(folder).as_posix()
-            for part in subfolders(folder, ("train", "test"))
+            for part in subfolders(folder, SPLITS)
             for child in subfolders(part)
         ]
         raise InputError(
@@ -199,7 +201,7 @@ def _not_there(
 
 
 def _categories_below(folder: Path, depth: int) -> Iterator[Path]:
-    if subfolders(folder, ("train", "test")):
+    if subfolders(folder, SPLITS):
         yield folder
     elif depth:
         for child in subfolders(folder):

@@ -148,7 +148,7 @@ def test_categories_of_one_set_come_one_after_the_other(tmp_path, root):
 def test_an_archive_that_does_not_tell_its_data_set(tmp_path, root):
     archive = make_zip(tmp_path / "my_part.zip", *(f"my_part/{part}" for part in PARTS))
     refuses(archive, root, "nothing tells its data set: give that as --dataset")
-    for name in ("../up", "a/b", ".hidden", "test", "c:", "..", "a\\b"):
+    for name in ("../up", "a/b", ".hidden", "test", "Train", "c:", "..", "a\\b"):
         refuses(archive, root, "cannot be a data set's folder", dataset=name)
     assert unpack(archive, root, "my_set").folder == root / "my_set"
     assert [(f.dataset, f.category) for f in datasets.find(root)] == [("my_set", "my_part")]
