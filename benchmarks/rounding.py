@@ -83,6 +83,8 @@ def _parser() -> argparse.ArgumentParser:
 def _measured(asked: argparse.Namespace) -> pd.DataFrame:
     if asked.evaluate_every < 1:
         raise InputError("--evaluate-every takes a number above 0.")
+    if asked.attention != "none":  # embeddings are made once, and its own convolutions rounded
+        raise InputError("attention changes the embeddings as it learns: leave out --attention.")
     samples = datasets.read_samples(asked.data)
     datasets.check_for_auroc(samples, str(asked.data))
     train, test = (samples[samples["split"] == split] for split in ("train", "test"))

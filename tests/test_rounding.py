@@ -98,6 +98,17 @@ def test_a_device_may_compute_in_the_format_itself(tmp_path, monkeypatch):
     assert table["native"].all()
 
 
-def test_wrong_input_is_one_sentence(tmp_path, capsys):
-    assert rounding.main(["--data", str(tmp_path), "--evaluate-every", "0"]) == 2
-    assert capsys.readouterr().err == "error: --evaluate-every takes a number above 0.\n"
+@pytest.mark.parametrize(
+    ("option", "value", "says"),
+    [
+        ("--evaluate-every", "0", "--evaluate-every takes a number above 0."),
+        (
+            "--attention",
+            "se",
+            "attention changes the embeddings as it learns: leave out --attention.",
+        ),
+    ],
+)
+def test_wrong_input_is_one_sentence(tmp_path, capsys, option, value, says):
+    assert rounding.main(["--data", str(tmp_path), option, value]) == 2
+    assert capsys.readouterr().err == f"error: {says}\n"
