@@ -9,6 +9,7 @@ import ctypes
 import os
 import signal
 import sys
+from itertools import accumulate
 from pathlib import Path
 
 PR_SET_PDEATHSIG = 1
@@ -16,19 +17,20 @@ PR_SET_PDEATHSIG = 1
 
 
 def cores() -> int:
-    """CPU cores for this process: those of its affinity, or its container's quota if less."""
+    """CPU cores for this process: those of its affinity, or its container's or job's if less."""
     available = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
-    quota, _, period = _read("/sys/fs/cgroup/cpu.max").partition(" ")
-    if quota.isdigit() and period.strip().isdigit():
-        available = min(available, int(quota) // int(period))
+    for limit in _limits("cpu.max"):
+        quota, _, period = limit.partition(" ")
+        if quota.isdigit() and period.isdigit():
+            available = min(available, int(quota) // int(period))
     return max(1, available)
 
 
 def memory() -> int:
-    """Bytes of memory of this computer, or of its container if that is less."""
+    """Bytes of memory of this computer, or of its container or job if that is less."""
     available = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    limit = _read("/sys/fs/cgroup/memory.max")
-    return min(available, int(limit)) if limit.isdigit() else available
+    limits = [int(limit) for limit in _limits("memory.max") if limit.isdigit()]
+    return min([available, *limits])
 
 
 def gpus() -> list[str]:
@@ -59,6 +61,17 @@ def end_with(parent: int) -> None:
 
 # Loaded here, because between fork and exec little more than a system call is safe.
 _LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
+
+
+def _limits(name: str) -> list[str]:
+    """What a file says in the root of control groups and in each down to this process's own.
+
+    A container has its limits in the root, a job of SLURM in a group below it
+    (https://docs.kernel.org/admin-guide/cgroup-v2.html).
+    """
+    _, _, own = _read("/proc/self/cgroup").partition("0::/")
+    groups = accumulate(["/sys/fs/cgroup", *own.split("/")], "{}/{}".format)
+    return [_read(f"{group}/{name}") for group in groups]
 
 
 def _read(path: str) -> str:

@@ -12,7 +12,7 @@ from adnlib import machine
 
 def test_cores_and_memory_are_no_more_than_the_containers(monkeypatch):
     files = {"/sys/fs/cgroup/cpu.max": "max 100000", "/sys/fs/cgroup/memory.max": "max"}
-    monkeypatch.setattr(machine, "_read", files.__getitem__)
+    monkeypatch.setattr(machine, "_read", lambda path: files.get(path, ""))
     monkeypatch.setattr(machine.os, "sched_getaffinity", lambda _: set(range(8)))
     assert machine.cores() == 8
     whole = machine.memory()
@@ -22,6 +22,18 @@ def test_cores_and_memory_are_no_more_than_the_containers(monkeypatch):
     assert machine.memory() == 1000
     files["/sys/fs/cgroup/cpu.max"] = "50000 100000"
     assert machine.cores() == 1
+
+
+def test_a_jobs_limits_lie_in_a_group_below_the_root(monkeypatch):
+    files = {"/proc/self/cgroup": "0::/slurm/job_1/step_0"}
+    files |= {"/sys/fs/cgroup/slurm/job_1/memory.max": "1000", "/sys/fs/cgroup/memory.max": "max"}
+    files["/sys/fs/cgroup/slurm/job_1/step_0/memory.max"] = "max"
+    files["/sys/fs/cgroup/slurm/job_1/step_0/cpu.max"] = "200000 100000"
+    monkeypatch.setattr(machine, "_read", lambda path: files.get(path, ""))
+    monkeypatch.setattr(machine.os, "sched_getaffinity", lambda _: set(range(8)))
+    assert (machine.cores(), machine.memory()) == (2, 1000)
+    files["/proc/self/cgroup"] = "7:cpuset:/elsewhere\n0::/"
+    assert machine.cores() == 8
 
 
 @pytest.mark.parametrize(
