@@ -55,7 +55,7 @@ def images_below(root: Path, folder: Path) -> list[str]:
 
 def subfolders(folder: Path, names: Iterable[str] = ()) -> list[Path]:
     """Folders directly beneath, sorted; of these names alone (in any case) where some are given."""
-    names = tuple(names)
+    names = {composed(name) for name in names}
     try:
         with os.scandir(folder) as entries:
             children = [entry.name for entry in entries if entry.is_dir()]
@@ -64,7 +64,7 @@ def subfolders(folder: Path, names: Iterable[str] = ()) -> list[Path]:
     return [
         folder / child
         for child in sorted(children)
-        if not is_hidden(child) and (not names or child.lower() in names)
+        if not is_hidden(child) and (not names or composed(child.lower()) in names)
     ]
 
 
@@ -103,5 +103,10 @@ def warn_of_others(folder: str, names: Iterable[str]) -> None:
 
 def natural(path: str) -> tuple[list[str | int], str]:
     """A key that sorts 2 before 10, and Unicode's composed and decomposed letters as one."""
-    parts = re.split(r"([0-9]+)", unicodedata.normalize("NFC", path))
+    parts = re.split(r"([0-9]+)", composed(path))
     return [int(part) if i % 2 else part for i, part in enumerate(parts)], path
+
+
+def composed(name: str) -> str:
+    """A name in the one form of Unicode, in which file systems that keep either are compared."""
+    return unicodedata.normalize("NFC", name)

@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 
 import pandas as pd
 
-from adnlib.files import images_below, subfolders
+from adnlib.files import composed, images_below, subfolders
 
 GROUND_TRUTH, FOREGROUND = "ground_truth", "foreground"
 
@@ -25,13 +25,13 @@ def masks_of(
         folder: that of the masks in the root; the kind's are in its folder of the kind's name.
     """
     masks = {
-        PurePosixPath(mask).relative_to(ground.relative_to(root).as_posix()).with_suffix(""): mask
+        _stem(mask, ground.relative_to(root).as_posix()): mask
         for part in subfolders(root, (folder,))
         for ground in subfolders(part, (kind.name.lower(),))
         for mask in images_below(root, ground)
     }
     at = kind.relative_to(root).as_posix()
-    stems = {path: PurePosixPath(path).relative_to(at).with_suffix("") for path in paths}
+    stems = {path: _stem(path, at) for path in paths}
     times = Counter(stems.values())
     return {
         path: masks[name]
@@ -73,3 +73,9 @@ def check_masks(folder: Path, samples: pd.DataFrame) -> str | None:
         f"{unused} of {len(there)} masks in {str(folder / GROUND_TRUTH)!r} fit no image of "
         "test/<defect> by name and are not used."
     )
+
+
+def _stem(path: str, folder: str) -> PurePosixPath:
+    """By which an image and its mask are found to belong together."""
+    stem = PurePosixPath(path).relative_to(folder).with_suffix("")
+    return PurePosixPath(composed(stem.as_posix()))

@@ -255,6 +255,14 @@ def test_masks_pair_by_name_or_not_at_all(tmp_path):
     assert warning.startswith("2 of 4 masks")
 
 
+def test_masks_are_found_in_the_other_form_of_unicode(tmp_path):
+    """As where images came by way of macOS, and masks did not."""
+    make(tmp_path, "train/good/0.png", "test/fe\u0302lure/e\u0301.png")
+    mask = "ground_truth/f\u00ealure/\u00e9_mask.png"
+    make(tmp_path, mask)
+    assert list(datasets.read_samples(tmp_path)["mask"]) == ["", mask]
+
+
 def test_check_masks_is_silent_where_all_fit_or_none_are(tmp_path):
     fits = category(tmp_path / "fits")
     assert check_masks(fits, datasets.read_samples(fits)) is None
