@@ -80,6 +80,7 @@ class AttentDifferNet(EmbeddingFlow):
         self.threshold: Threshold | None = None
         self.heat_scale: float | None = None
         self.fitted: Fitted | None = None
+        self._is_new = True
 
     def __repr__(self) -> str:
         return f"AttentDifferNet({self.settings.changed})"
@@ -113,13 +114,13 @@ class AttentDifferNet(EmbeddingFlow):
             fpr: share of normal images that may lie above the threshold.
 
         Raises:
-            InputError: nothing there, an image cannot be read, training diverged, or the model is
-                fitted: its weights know images that would now be held out.
+            InputError: nothing there, an image cannot be read, training diverged, or the model was
+                trained before, or loaded: its weights know images that would now be held out.
         """
         began = time.perf_counter()
         check_shares(holdout, fpr)
-        if self.fitted:
-            raise InputError("this model is fitted already: make a new one, and fit that.")
+        if not self._is_new:
+            raise InputError("this model was trained already: make a new one, and fit that.")
         pixels = self._read(images, good_only=True)
         held = hold_out(len(pixels), holdout, self.settings.seed)
         for epoch in self.train_epochs(pixels.part(~held)):
@@ -161,6 +162,7 @@ class AttentDifferNet(EmbeddingFlow):
     def train_epochs(self, images: Pictures) -> Iterator[Epoch]:
         """Train on uint8 (N, 3, S, S), one epoch a step of the iterator."""
         self.threshold = self.heat_scale = self.fitted = None
+        self._is_new = False
         pixels = self._read(images).near(self.device)
         return train(self.embedding, self.flow, pixels, self.settings, self.settings.seed)
 
@@ -235,7 +237,7 @@ class AttentDifferNet(EmbeddingFlow):
         saved.fill(model, model.embedding.weights_sha256, folder)
         model.settings, model.embedding.weights_sha256 = saved.settings, saved.weights_sha256
         model.threshold, model.heat_scale = saved.threshold, saved.heat_scale
-        model.fitted = saved.fitted
+        model.fitted, model._is_new = saved.fitted, False
         return model
 
     def _take_bearings(self, held_out: torch.Tensor, fpr: float) -> float:

@@ -149,10 +149,21 @@ def test_a_data_set_is_no_folder_of_good_images(folder):
     assert good_files(folder / "sets" / "part") == ["train/good/0.png"]
 
 
-def test_a_fitted_model_is_not_fitted_again(images):
-    model = AttentDifferNet(**TINY).fit(images, holdout=0)
-    with pytest.raises(InputError, match="fitted already: make a new one"):
-        model.fit(images, holdout=0.4)
+def test_a_model_that_was_trained_is_not_fitted_again(images, tmp_path):
+    """Nor one whose fit was interrupted, nor one that a run saved: images were seen."""
+
+    def interrupt(_):
+        raise KeyboardInterrupt
+
+    fitted, interrupted, of_a_run = (AttentDifferNet(**TINY) for _ in range(3))
+    fitted.fit(images, holdout=0)
+    with pytest.raises(KeyboardInterrupt):
+        interrupted.fit(images, on_epoch=interrupt)
+    list(of_a_run.train_epochs(images))
+    of_a_run.save(tmp_path)
+    for model in (fitted, interrupted, of_a_run, AttentDifferNet.load(tmp_path)):
+        with pytest.raises(InputError, match="trained already: make a new one"):
+            model.fit(images, holdout=0.4)
 
 
 def test_a_model_is_copied_and_pickled(images):
