@@ -76,8 +76,9 @@ class DifferNetCoupling(GLOWCouplingBlock):
 class Standardize(InvertibleModule):
     """Features less their mean, divided by their standard deviation, over the batch.
 
-    Out of training the running mean and variance are used. A floor under each variance, relative to
-    their mean, keeps features that hardly ever fire from ruling the rest.
+    Out of training the running mean and variance are used, which a batch moves by its share of the
+    largest one. A floor under each variance, relative to their mean, keeps features that hardly
+    ever fire from ruling the rest.
 
     Its log-determinant counts as 0 on purpose: what the flow then learns is the density of
     standardised features, which a + b * features has whatever a and b are. So the loss cannot be
@@ -88,6 +89,7 @@ class Standardize(InvertibleModule):
     mean: torch.Tensor
     variance: torch.Tensor
     seen: torch.Tensor
+    largest: torch.Tensor
 
     def __init__(self, dims_in: list[tuple[int]]) -> None:
         super().__init__(dims_in)
@@ -95,13 +97,17 @@ class Standardize(InvertibleModule):
         self.register_buffer("mean", torch.zeros(features))
         self.register_buffer("variance", torch.ones(features))
         self.register_buffer("seen", torch.tensor(False))
+        self.register_buffer("largest", torch.tensor(0.0), persistent=False)  # batch; training's
 
     def forward(self, x, rev=False, jac=True):
         (features,) = x
         mean, variance = self.mean, self.variance
         if self.training and not rev and len(features) > 1:
             mean, variance = features.mean(0), features.var(0)
-            weight = torch.where(self.seen, _MOMENTUM, 1.0).to(mean)  # no `if`: a GPU is ahead
+            # No `if`: a GPU is ahead. The few images left for an epoch's last step tell little.
+            size = self.largest.new_full((), len(features))
+            share = size / self.largest.clamp_(min=len(features))
+            weight = torch.where(self.seen, _MOMENTUM * share, 1.0).to(mean)
             self.mean.lerp_(mean.detach(), weight)
             self.variance.lerp_(variance.detach(), weight)
             self.seen.fill_(True)

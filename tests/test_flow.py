@@ -171,6 +171,16 @@ def test_the_first_batch_sets_the_running_moments(standardizing):
     assert torch.equal(standardizing[0].mean, before)
 
 
+def test_a_small_batch_moves_the_running_moments_by_its_share(standardizing):
+    x = 5 + 2 * torch.randn(64, FEATURES, dtype=torch.double)
+    standardizing(x)
+    standardizing(3 * x[:2])
+    layer, moved = standardizing[0], 0.1 * 2 / 64
+    torch.testing.assert_close(layer.mean, x.mean(0).lerp(3 * x[:2].mean(0), moved))
+    torch.testing.assert_close(layer.variance, x.var(0).lerp(9 * x[:2].var(0), moved))
+    assert "largest" not in layer.state_dict()  # files of models have none
+
+
 def test_a_dead_feature_is_not_blown_up_and_one_view_is_enough(standardizing):
     x = torch.randn(64, FEATURES, dtype=torch.double)
     x[:, 0] *= 1e-4
