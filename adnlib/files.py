@@ -78,7 +78,7 @@ def check_folder(folder: Path, advice: str) -> None:
 
 def is_hidden(name: str) -> bool:
     """Whether a file or folder of this name is passed over."""
-    return name.startswith(".") or name == "__MACOSX"
+    return name.startswith(".") or name in ("__MACOSX", "lost+found")
 
 
 def is_image(name: str) -> bool:

@@ -132,7 +132,7 @@ def test_a_wafer_folder_holds_any_types(tmp_path):
 def test_find_passes_over_what_is_hidden_or_no_category(tmp_path):
     category(tmp_path / "elpv" / "mono")
     make(tmp_path, "__MACOSX/elpv/mono/train/good/0.png", ".cache/a/b/train/good/0.png")
-    make(tmp_path, "elpv/readme.txt", "elpv/pictures/0.png")
+    make(tmp_path, "elpv/readme.txt", "elpv/pictures/0.png", "lost+found/b/train/good/0.png")
     assert [f.category for f in datasets.find(tmp_path)] == ["mono"]
 
 
