@@ -13,7 +13,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
+from PIL.ExifTags import Base
 from tqdm import tqdm
 
 from adnlib.errors import InputError
@@ -23,13 +24,24 @@ from adnlib.pixels import Pixels, allocate
 ON_BAD_IMAGE = ("stop", "skip")
 FORMATS = ("BMP", "JPEG", "PNG", "TIFF", "WEBP")
 
+_UPRIGHT = {  # what undoes each orientation of EXIF
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
 
 def read_image(path: str | Path, size: int) -> torch.Tensor:
     """One image, resized to a square whatever its shape, as uint8 (3, size, size), RGB.
 
     The resizing is PIL's bilinear one, so the pixels equal those of torchvision's `Resize` on a PIL
     image, which DifferNet uses (https://github.com/marco-rudolph/differnet). Grey becomes RGB, 16
-    bits become the upper 8, transparent pixels lie on black, and EXIF's orientation is applied.
+    bits become the upper 8, transparent pixels lie on black, and EXIF's orientation is applied
+    where it can be read.
 
     Raises:
         InputError: the file is no whole image, or one of a kind that has no 8-bit reading.
@@ -44,7 +56,7 @@ def resize_image(image: Image.Image, size: int) -> torch.Tensor:
         InputError: it has no 8-bit reading.
     """
     try:
-        return torch.from_numpy(_resized(ImageOps.exif_transpose(image), size))
+        return torch.from_numpy(_resized(_upright(image), size))
     except (OSError, ValueError) as error:
         raise InputError(
             f"an image given by PIL cannot be used ({_said(error)}): repair it, or take it out."
@@ -176,9 +188,17 @@ def _decoded(path: Path) -> Image.Image:
         limit = Image.MAX_IMAGE_PIXELS
         if limit and image.width * image.height > limit:
             raise ValueError(f"it has more than {limit} pixels")
-        image.load()
-        ImageOps.exif_transpose(image, in_place=True)
-        return image
+        return _upright(image)
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """As its EXIF turns it; PIL's own way fails where any of that cannot be read or written."""
+    image.load()
+    try:
+        turn = _UPRIGHT.get(image.getexif().get(Base.Orientation, 1))
+    except Exception:  # of a damaged block PIL raises almost any kind
+        turn = None
+    return image if turn is None else image.transpose(turn)
 
 
 def _resized(image: Image.Image, size: int) -> np.ndarray:

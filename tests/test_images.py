@@ -11,7 +11,7 @@ from PIL import Image, ImageFile
 from torchvision.transforms import Resize
 
 from adnlib.errors import InputError
-from adnlib.images import load_images, read_image, read_mask, upright_shape
+from adnlib.images import load_images, read_image, read_mask, resize_image, upright_shape
 
 SIZE = 16
 
@@ -136,6 +136,14 @@ def test_the_upright_shape_is_that_of_the_pixels_read(tmp_path, suffix, orientat
     exif = Image.Exif()
     exif[0x0112] = orientation
     assert upright_shape(save(picture(), tmp_path / f"a.{suffix}", exif=exif)) == shape
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning:PIL")
+@pytest.mark.parametrize("block", [b"Exif\0\0I am no EXIF", b"Exif\0\0II*\0\xff\xff\xff\xff"])
+def test_a_damaged_exif_block_turns_nothing(tmp_path, block):
+    path = save(picture(), tmp_path / "a.png", exif=block)
+    for found in (read_image(path, SIZE), resize_image(Image.open(path), SIZE)):
+        assert torch.equal(found, resized(picture()))
 
 
 def written(path: Path, content: bytes) -> Path:
