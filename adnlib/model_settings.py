@@ -59,15 +59,15 @@ class ModelSettings(EmbeddingSettings, FlowSettings, TrainingSettings):
 
     def __post_init__(self) -> None:
         check_types(self)
+        for name, most in MOST.items():
+            if getattr(self, name) > most:
+                raise InputError(f"{name} is {getattr(self, name)}: give at most {most}.")
         EmbeddingSettings.__post_init__(self)
         FlowSettings.__post_init__(self)
         TrainingSettings.__post_init__(self)
         check_positive(vars(self), "test_views")
         check_from_zero(vars(self), "memory_budget")
         check_choice(vars(self), "test_angles", TEST_ANGLES)
-        for name, most in MOST.items():
-            if getattr(self, name) > most:
-                raise InputError(f"{name} is {getattr(self, name)}: give at most {most}.")
         learns = ATTENTION[self.attention].learns and self.attention_training == "joint"
         if self.view_bank and learns:
             raise InputError(
@@ -115,7 +115,7 @@ def find_device(name: str) -> torch.device:
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
-    if not re.fullmatch(r"cpu|cuda(:\d+)?", name):
+    if not re.fullmatch(r"cpu|cuda(:[0-9]{1,2})?", name):
         raise InputError(f"device is {name!r}: choose auto, cpu, cuda or cuda:<index>.")
     device = torch.device(name)
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():

@@ -295,6 +295,10 @@ def test_saved_and_loaded_it_scores_the_same(tmp_path, images, attention):
         ({"seed": 1 << 32}, "whole number from 0 to"),
         ({"device": "gpu"}, "auto, cpu, cuda"),
         ({"device": "cuda:77"}, "cuda:77"),
+        ({"device": "cuda:99999999999999999999"}, "choose auto"),
+        ({"device": "cuda:\u0661"}, "choose auto"),  # a digit, and none of torch's
+        ({"scales": 20_000}, "scales is 20000: give at most 8"),
+        ({"attention": "eca", "attention_kernel": 99_999_999_999}, "give at most 101"),
     ],
 )
 def test_bad_settings_are_named(settings, sentence):
