@@ -17,6 +17,21 @@ class InputError(ValueError):
 
 
 @contextlib.contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Make an InputError of what the system says while it is asked about a file or folder.
+
+    Such as `Path.is_file`, which raises where the folder around it may not be read.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise InputError(
+            f"{str(path)!r} cannot be read ({error.strerror or error}): check the path and its "
+            "permissions."
+        ) from None
+
+
+@contextlib.contextmanager
 def writing(path: Path, instead: str = "another place") -> Iterator[None]:
     """Make an InputError of what the system says while a file is written.
 

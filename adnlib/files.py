@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Iterable
 from pathlib import Path
 
-from adnlib.errors import InputError
+from adnlib.errors import InputError, reading
 
 IMAGE_SUFFIXES = (".bmp", ".jfif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 HEAT_SUFFIX = ".heat.png"
@@ -70,9 +70,11 @@ def subfolders(folder: Path, names: Iterable[str] = ()) -> list[Path]:
 
 def check_folder(folder: Path, advice: str) -> None:
     """Raise InputError, with this advice, where there is no such folder."""
-    if not folder.exists():
+    with reading(folder):
+        is_there, is_folder = folder.exists(), folder.is_dir()
+    if not is_there:
         raise InputError(f"{str(folder)!r} does not exist: {advice}.")
-    if not folder.is_dir():
+    if not is_folder:
         raise InputError(f"{str(folder)!r} is a file: {advice}.")
 
 

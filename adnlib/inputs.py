@@ -12,12 +12,12 @@ import torch
 from PIL import Image
 
 from adnlib.datasets import GOOD, read_samples
-from adnlib.errors import InputError
-from adnlib.files import image_files
+from adnlib.errors import InputError, reading
+from adnlib.files import check_folder, image_files, subfolders
 from adnlib.images import load_images, resize_image
 from adnlib.pixels import Pixels
 
-OneImage: TypeAlias = str | Path | Image.Image | np.ndarray | torch.Tensor
+OneImage: TypeAlias = str | os.PathLike[str] | Image.Image | np.ndarray | torch.Tensor
 """A file, a PIL image, uint8 (H, W, 3), or a uint8 tensor (3, S, S) of the model's image_size."""
 
 Images: TypeAlias = OneImage | Iterable[OneImage] | Pixels
@@ -47,9 +47,11 @@ def read_images(
     def read(folder: Path, paths: list[str]) -> Pixels:
         return load_images(folder, paths, size, on_bad_image, memory_budget=memory_budget)[0]
 
-    if isinstance(images, (str, Path)):
+    if isinstance(images, (str, os.PathLike)):
         folder = Path(images)
-        if folder.is_file():
+        with reading(folder):
+            is_file = folder.is_file()
+        if is_file:
             folder, paths = Path(), [folder.as_posix()]
         else:
             paths = good_files(folder) if good_only else image_files(folder)
@@ -61,7 +63,7 @@ def read_images(
         return Pixels(_checked(images if images.ndim == 4 else images[None], size))
     if isinstance(images, Image.Image) or (isinstance(images, np.ndarray) and images.ndim != 4):
         return Pixels(_converted(images, size)[None])
-    several = list(images)
+    several = list(images) if isinstance(images, Iterable) else [images]
     if several and all(isinstance(image, (str, os.PathLike)) for image in several):
         return read(Path(), [Path(path).as_posix() for path in several])
     if not several:
@@ -75,8 +77,8 @@ def good_files(folder: Path) -> list[str]:
     Raises:
         InputError: no images; or good ones lie beside others, which would be taken for good, too.
     """
-    parts = {} if not folder.is_dir() else {c.name.lower(): c for c in folder.iterdir()}
-    if "train" in parts:
+    check_folder(folder, "give a folder of images")
+    if subfolders(folder, ("train",)):
         samples = read_samples(folder)
         return samples.loc[samples["split"] == "train", "path"].tolist()
     paths = image_files(folder)
@@ -110,7 +112,7 @@ def _among_good(path: str) -> bool:
 
 
 def _one(image: OneImage, size: int) -> torch.Tensor:
-    if isinstance(image, (str, Path)):
+    if isinstance(image, (str, os.PathLike)):
         return load_images(Path(), [Path(image).as_posix()], size)[0][0]
     if isinstance(image, torch.Tensor):
         return _checked(image[None], size)[0]

@@ -25,7 +25,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from adnlib.errors import InputError, writing
+from adnlib.errors import InputError, reading, writing
 from adnlib.flow import FlowSettings, build_flow
 from adnlib.model_schema import FILE_FORMAT, MODEL_SCHEMA
 from adnlib.version import __version__
@@ -191,7 +191,9 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 
 def _check_there(path: Path) -> None:
-    if not path.is_file():
+    with reading(path):
+        is_file = path.is_file()
+    if not is_file:
         raise InputError(f"{str(path)!r} is missing: give a folder that a model was saved in.")
     if not os.access(path, os.R_OK):
         raise InputError(f"{str(path)!r} may not be read: change its permissions.")

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
 import pickle
 import socket
 import tempfile
@@ -78,7 +79,7 @@ def load_alexnet(source: str = "imagenet") -> Weights:
         InputError: the file is missing, unreadable or not an AlexNet; or no route worked.
     """
     if source != "imagenet":
-        return _from_file(Path(source).expanduser())
+        return _from_file(source)
     try:
         return _from_cache()
     except (InputError, OSError) as error:  # the folder may be out of bounds
@@ -113,7 +114,7 @@ def load_torchvision(
             out of reach.
     """
     if source != "imagenet":
-        return _from_file(Path(source).expanduser(), network, shapes)
+        return _from_file(source, network, shapes)
     try:
         return _from_torchvision(network, shapes)
     except Exception as error:  # a host that is out of reach fails in a dozen ways
@@ -125,9 +126,10 @@ def load_torchvision(
 
 
 def _from_file(
-    path: Path, network: str = "AlexNet", shapes: Mapping[str, tuple[int, ...]] = SHAPES
+    source: str, network: str = "AlexNet", shapes: Mapping[str, tuple[int, ...]] = SHAPES
 ) -> Weights:
     state: object
+    path = Path(os.path.expanduser(source))  # noqa: PTH111 (Path's raises for an unknown user)
     try:
         if path.suffix == ".safetensors":
             state = safetensors.torch.load_file(path)

@@ -1,6 +1,8 @@
 import copy
+import os
 import pickle
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,8 +10,10 @@ import torch
 from PIL import Image
 from torchvision.models import resnet18
 
-from adnlib import AttentDifferNet, InputError
+from adnlib import AttentDifferNet, InputError, model_files
 from adnlib.attention import ATTENTION
+from adnlib.datasets import read_samples
+from adnlib.demo import make_demo
 from adnlib.explain import saliency
 from adnlib.inputs import good_files
 from adnlib.training import hold_out
@@ -58,6 +62,10 @@ def test_images_of_every_kind_give_the_same_scores(model, images, folder):
     for given in (files, map(str, files), opened, arrays, np.stack(arrays), list(images)):
         assert torch.equal(model.score(given), expected)
     assert torch.equal(model.score([files[0], opened[1], arrays[2]]), expected[:3])
+    with os.scandir(folder) as entries:  # paths that are no Path
+        given = sorted(entries, key=lambda entry: entry.name)
+    assert torch.equal(model.score(given[0]), expected[:1])
+    assert torch.equal(model.score([given[0], arrays[1]]), expected[:2])
     for one in (files[3], opened[3], arrays[3], images[3]):
         assert torch.equal(model.score(one), expected[3:4])
 
@@ -77,12 +85,21 @@ def test_images_of_every_kind_give_the_same_scores(model, images, folder):
         (Image.new("F", (64, 64)), "floating-point"),
         ("nowhere", "'nowhere' does not exist"),
         (["nowhere.png"], "there is no 'nowhere.png': check the path"),
+        (5, "int is no image"),
+        ("a" * 300, "cannot be read .File name too long"),
     ],
 )
 def test_what_is_no_image_is_said_in_one_sentence(model, given, message):
     with pytest.raises(InputError, match=message) as refused:
         model.score(given)
     assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("ask", [read_samples, good_files, model_files.read, make_demo])
+def test_a_path_that_cannot_be_asked_about_is_named(ask):
+    """As one below a folder that may not be read, which for root there is none of."""
+    with pytest.raises(InputError, match=r"xx.*File name too long"):
+        ask(Path("x" * 300))
 
 
 def test_an_images_score_depends_on_nothing_but_the_image(model, images):

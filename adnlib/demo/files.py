@@ -81,7 +81,8 @@ def make_demo(
     settings = _Settings(size, train, good, anomalous, seed)
     _check(settings)
     for dataset in DEMO_SETS:
-        _refuse_foreign(root / dataset)
+        with writing(root / dataset):
+            _refuse_foreign(root / dataset)
     for dataset in DEMO_SETS:
         place = root / dataset
         with writing(place):
