@@ -126,7 +126,7 @@ class AttentDifferNet(EmbeddingFlow):
         for epoch in self.train_epochs(pixels.part(~held)):
             if on_epoch:
                 on_epoch(epoch)
-        loss = self._take_bearings(pixels[held], fpr) if held.any() else None
+        loss = self._take_bearings(pixels.part(held), fpr) if held.any() else None
         self.fitted = Fitted(
             images=int((~held).sum()),
             held_out=int(held.sum()),
@@ -240,8 +240,8 @@ class AttentDifferNet(EmbeddingFlow):
         model.fitted, model._is_new = saved.fitted, False
         return model
 
-    def _take_bearings(self, held_out: torch.Tensor, fpr: float) -> float:
-        """Threshold and scale of maps by held-out images (N, 3, S, S), whose loss is returned."""
+    def _take_bearings(self, held_out: Pixels, fpr: float) -> float:
+        """Threshold and scale of maps by held-out images, whose loss is returned."""
         from adnlib.explain import saliency  # which stands behind this on the road
 
         look = self.scorer()

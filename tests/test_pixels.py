@@ -75,6 +75,15 @@ def test_a_model_is_the_same_from_memory_and_from_a_file(folder, cache):
     assert torch.equal(in_memory.explain(folder / "03.png"), from_file.explain(folder / "03.png"))
 
 
+def test_a_fit_takes_out_a_few_images_at_a_time(monkeypatch):
+    taken = []
+    take = Pixels.__getitem__
+    monkeypatch.setattr(Pixels, "__getitem__", lambda *of: taken.append(take(*of)) or taken[-1])
+    images = torch.randint(0, 256, (20, 3, SIZE, SIZE)).to(torch.uint8)
+    AttentDifferNet(epochs=1, test_views=2, **TINY).fit(Pixels(images), holdout=0.9)
+    assert max(len(some) for some in taken) <= 16  # of 18 that are held out
+
+
 def test_the_budget_is_not_what_a_model_is(tmp_path):
     AttentDifferNet(memory_budget=1e-6, **TINY).save(tmp_path)
     assert AttentDifferNet.load(tmp_path).settings.memory_budget == 0
