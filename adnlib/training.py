@@ -7,6 +7,7 @@ notebooks.
 from __future__ import annotations
 
 import dataclasses
+import math
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -89,7 +90,7 @@ class Epoch:
     train_loss: float
     """Mean negative log-likelihood of the views, nats a feature."""
     feature_variance: float
-    """Variance of a feature over the epoch's views, mean over features."""
+    """Variance of a feature over the epoch's views, mean over features; NaN of one view."""
     gate_mean: float
     """Mean of all attention gates, NaN without attention."""
     gate_std: float
@@ -204,7 +205,8 @@ def train(
             raise InputError(
                 f"the training loss is {train_loss} in epoch {epoch}: give a smaller learning_rate."
             )
-        variance = torch.cat(embeddings).var(0).mean().item()
+        seen = torch.cat(embeddings)
+        variance = seen.var(0).mean().item() if len(seen) > 1 else math.nan  # torch warns of one
         seconds = time.perf_counter() - began
         with average:
             yield Epoch(

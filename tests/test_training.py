@@ -176,5 +176,11 @@ def test_the_variance_is_a_features_mean_over_features(images):
     assert epoch.feature_variance == pytest.approx(expected, rel=1e-4)
 
 
+@pytest.mark.filterwarnings("error")
+def test_one_view_has_no_variance(images):
+    model = AttentDifferNet(**SMALL, epochs=1, train_views=1)
+    assert math.isnan(next(model.train_epochs(images[:1])).feature_variance)
+
+
 def test_one_image_is_left_to_train_on():
     assert hold_out(3, 0.99, 0).sum() == 2
