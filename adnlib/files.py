@@ -9,7 +9,7 @@ import os
 import re
 import unicodedata
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from adnlib.errors import InputError, reading
@@ -44,6 +44,7 @@ def images_below(root: Path, folder: Path) -> list[str]:
     paths = []
     for place, children, files in os.walk(folder, onerror=stop):
         children[:] = [child for child in children if not is_hidden(child)]
+        warn_of_links(place, [child for child in children if Path(place, child).is_symlink()])
         at = Path(place).relative_to(root)
         paths += [(at / file).as_posix() for file in files if is_image(file)]
         warn_of_others(place, files)
@@ -100,6 +101,16 @@ def warn_of_others(folder: str, names: Iterable[str]) -> None:
             f"left out in {folder!r}: {len(others)} of {', '.join(sorted(set(others)))}; convert "
             "what is to be read, such as to PNG.",
             stacklevel=1,  # so that it is said once a folder, whoever asks
+        )
+
+
+def warn_of_links(folder: str, names: Sequence[str]) -> None:
+    """Say that these folders in a folder are links, which may lead in a circle."""
+    if names:
+        warnings.warn(
+            f"left out in {folder!r}: {len(names)} linked folders, such as {min(names)!r}; put "
+            "what is to be read there itself, not a link to it.",
+            stacklevel=1,
         )
 
 

@@ -20,7 +20,7 @@ from PIL import Image
 
 from adnlib.errors import InputError, writing
 from adnlib.evaluation import percentiles
-from adnlib.files import HEAT_SUFFIX, is_hidden, is_image, natural, warn_of_others
+from adnlib.files import HEAT_SUFFIX, is_hidden, is_image, natural, warn_of_links, warn_of_others
 from adnlib.images import read_image, upright_shape
 from adnlib.machine import cores
 from adnlib.model import AttentDifferNet
@@ -150,6 +150,7 @@ def _images_below(folder: str) -> Iterator[str]:
             yield place
             continue
         names: list[str] = []
+        linked: list[str] = []
         children: list[tuple[str, bool]] = []
         try:
             with os.scandir(place) as entries:
@@ -158,11 +159,14 @@ def _images_below(folder: str) -> Iterator[str]:
                     is_folder = entry.is_dir(follow_symlinks=False)
                     if not is_hidden(entry.name) and (is_folder or is_image(entry.name)):
                         children.append((entry.path, is_folder))
+                    elif not is_hidden(entry.name) and entry.is_symlink() and entry.is_dir():
+                        linked.append(entry.name)
         except OSError as error:
             raise InputError(
                 f"the folder {place!r} cannot be read ({error.strerror}): change its permissions."
             ) from None
         warn_of_others(place, names)
+        warn_of_links(place, linked)
         waiting += sorted(children, key=lambda child: natural(child[0]), reverse=True)
 
 

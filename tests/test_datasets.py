@@ -346,6 +346,13 @@ def test_image_files_of_any_folder(tmp_path):
         image_files(tmp_path / "no")
 
 
+def test_a_linked_folder_is_left_out_and_said(tmp_path):
+    make(tmp_path, "in/a/0.png", "elsewhere/1.png")
+    (tmp_path / "in" / "b").symlink_to(tmp_path / "elsewhere")
+    with pytest.warns(UserWarning, match="in': 1 linked folders, such as 'b'; put what"):
+        assert image_files(tmp_path / "in") == ["a/0.png"]
+
+
 def test_decomposed_letters_sort_as_composed_ones(tmp_path):
     """File systems hold one or the other form of a name: the order must not depend on which."""
     for place, name in (("composed", "\u00e9.png"), ("decomposed", "e\u0301.png")):
