@@ -43,6 +43,9 @@ def read_image(path: str | Path, size: int) -> torch.Tensor:
     bits become the upper 8, transparent pixels lie on black, and EXIF's orientation is applied
     where it can be read.
 
+    Values of more than 8 bits are taken as they are, so that those of a camera of 12 bits must be
+    scaled to 16 first, or 16 grey levels are left. A file of 32 bits is read as one of 16.
+
     Raises:
         InputError: the file is no whole image, or one of a kind that has no 8-bit reading.
     """
