@@ -21,9 +21,10 @@ from adnlib.record import FinishedRun
 from adnlib.records import readable
 from adnlib.run_maps import scores_and_maps, with_maps
 from adnlib.settings import check_names
-from adnlib.variants import variant_order, variant_title
+from adnlib.variants import variant_order, variant_settings, variant_title
 
 SCALE_PERCENTILE = 99.5
+_NO_ATTENTION = ("none", "identity", "constant")
 RULE = (
     "Normal image: the one with the median score. Anomalous images: evenly spaced in the ranking "
     "by how much their score percentile is higher with attention than with plain DifferNet, from "
@@ -105,9 +106,9 @@ def choose_images(
 
     The normal image is the one with the median score of the first variant. The anomalous images are
     ranked by the gain of their percentile (score among the normal test images' scores) from plain
-    DifferNet to the first attention variant; taken are those evenly spaced from the highest gain to
-    the lowest, so for three: highest, median, lowest, and for one: median. Without such a pair they
-    are evenly spaced by path. Equal gains are ordered by path.
+    DifferNet to the first variant with attention, which a control is not; taken are those evenly
+    spaced from the highest gain to the lowest, so for three: highest, median, lowest, and for one:
+    median. Without such a pair they are evenly spaced by path. Equal gains are ordered by path.
 
     Args:
         scores: variant to the scores of one seed's run.
@@ -134,13 +135,15 @@ def choose_images(
         values = scores[variant]["score_last"].to_numpy()
         table[f"score_{variant}"] = values
         table[f"percentile_{variant}"] = percentiles(values, values[table["label"] == 0])
-    if variants[0] == "none" and len(variants) > 1:
-        gain = table[f"percentile_{variants[1]}"] - table["percentile_none"]
+    with_attention = [v for v in variants if variant_settings(v)["attention"] not in _NO_ATTENTION]
+    compared = with_attention[0] if with_attention and variants[0] == "none" else None
+    if compared:
+        gain = table[f"percentile_{compared}"] - table["percentile_none"]
         table["gain"] = gain.where(table["label"] == 1)
     if named is not None:
         check_names(named, table["path"], "test image")
         return table.set_index("path").loc[list(named)].reset_index().assign(rule="named")
-    return _by_rule(table, variants, anomalous)
+    return _by_rule(table, variants[0], compared, anomalous)
 
 
 def listed(chosen: Sequence[Chosen], dataset: str) -> pd.DataFrame:
@@ -198,14 +201,13 @@ def _of_category(
     )
 
 
-def _by_rule(table: pd.DataFrame, variants: Sequence[str], anomalous: int) -> pd.DataFrame:
-    good = table[table["label"] == 0].sort_values([f"score_{variants[0]}", "path"])
+def _by_rule(table: pd.DataFrame, first: str, compared: str | None, anomalous: int) -> pd.DataFrame:
+    good = table[table["label"] == 0].sort_values([f"score_{first}", "path"])
     bad = table[table["label"] == 1].sort_values(["gain", "path"], ascending=[False, True])
-    compared = bad["gain"].notna().all() and len(variants) > 1
-    order = f"gain of {variant_title(variants[1])}" if compared else "path"
+    order = f"gain of {variant_title(compared)}" if compared else "path"
     rules = [f"rank {rank + 1} of {len(bad)} by {order}" for rank in range(len(bad))]
     parts = [
-        at_even_steps(good, 1).assign(rule=f"median score of {variant_title(variants[0])}"),
+        at_even_steps(good, 1).assign(rule=f"median score of {variant_title(first)}"),
         at_even_steps(bad.assign(rule=rules), anomalous),
     ]
     return pd.concat(parts, ignore_index=True)

@@ -159,6 +159,18 @@ def test_images_are_chosen_by_gain_of_percentile() -> None:
     assert one["path"].tolist() == ["2.png", "9.png"]
 
 
+def test_the_gain_is_attentions_and_not_a_controls() -> None:
+    plain = scores_of([1, 2, 3, 4, 0, 9], good=4)
+    better = scores_of([1, 2, 3, 4, 9, 0], good=4)
+    controls = {"none": plain, "identity": plain, "constant": better, "none_standardized": better}
+    with_attention = choose_images({**controls, "se_frozen": better}, anomalous=1)
+    assert with_attention["gain"].tolist()[1:] == [100]
+    assert with_attention["rule"].iloc[1].endswith("gain of AttentDifferNet (SE), untrained")
+    without = choose_images(controls, anomalous=1)
+    assert without["gain"].isna().all()
+    assert without["rule"].iloc[1] == "rank 1 of 2 by path"
+
+
 def test_without_a_pair_images_are_spaced_by_path() -> None:
     chosen = choose_images({"se": scores_of([3, 1, 2, 5, 4, 6, 9, 8], good=3)}, anomalous=3)
     assert chosen["path"].tolist() == ["2.png", "3.png", "5.png", "7.png"]
