@@ -56,7 +56,7 @@ def saliency(
     Args:
         model: a fitted model.
         images: uint8 (N, 3, S, S).
-        views: how many of the model's test angles are used.
+        views: how many of the model's test angles are used, at most all of them.
         kind: which map.
         scale: of this scale alone, 0 being the largest; None for all.
 

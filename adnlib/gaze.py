@@ -23,7 +23,7 @@ from adnlib.map_kinds import USUAL, Saliency
 from adnlib.record import FinishedRun
 from adnlib.records import read_runs, readable
 from adnlib.report import alert, circumstances, dataset_title, with_spread
-from adnlib.run_maps import scores_and_maps, with_maps
+from adnlib.run_maps import map_views, scores_and_maps, with_maps
 from adnlib.scenes import MEASURES, Look, Scene
 from adnlib.significance import interval, seeds_drawn_again
 from adnlib.study import PLAIN
@@ -214,7 +214,7 @@ def _sheet(
     return Sheet(
         title=f"{dataset_title(found)}: where the maps lie, in percent",
         caption=f"{circumstances(found)}. {kind.title} at the last epoch, mean over "
-        f"{found[0].settings['map_views']} views; maps and masks compared at {SIZE} px. Energy: "
+        f"{map_views(found[0])} views; maps and masks compared at {SIZE} px. Energy: "
         "the share of a map's sum; pointing game: whether its highest pixel lies in the defect "
         "(both of anomalous images with a mask); pixel AUROC and PRO: all test images together. "
         "Image AUROC is that of the run's scores. Mean ± standard deviation over seeds. An even "

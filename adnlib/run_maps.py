@@ -25,7 +25,7 @@ from adnlib.record import FinishedRun
 from adnlib.records import check_same
 from adnlib.runs import MAPS
 
-_VIEWS = 4  # where the run asked for no maps of its own
+_VIEWS = 4  # where the run asked for no maps of its own, and has as many
 
 
 def with_maps(found: Iterable[FinishedRun], kind: Saliency = USUAL) -> list[FinishedRun]:
@@ -37,9 +37,14 @@ def with_maps(found: Iterable[FinishedRun], kind: Saliency = USUAL) -> list[Fini
     names = (_name(kind), JSON_NAME)
     kept = [run for run in found if any((run.folder / name).is_file() for name in names)]
     for dataset in {run.dataset for run in kept}:
-        views = {run.folder: _views(run) for run in kept if run.dataset == dataset}
+        views = {run.folder: map_views(run) for run in kept if run.dataset == dataset}
         check_same(dataset, "map_views", views)
     return kept
+
+
+def map_views(run: FinishedRun) -> int:
+    """How many views a map of the run is the mean of, whether it kept maps or has them made."""
+    return run.settings["map_views"] or min(_VIEWS, run.settings["test_views"])
 
 
 def scores_and_maps(run: FinishedRun, kind: Saliency = USUAL) -> tuple[pd.DataFrame, np.ndarray]:
@@ -62,10 +67,6 @@ def scores_and_maps(run: FinishedRun, kind: Saliency = USUAL) -> tuple[pd.DataFr
     return scores, maps
 
 
-def _views(run: FinishedRun) -> int:
-    return run.settings["map_views"] or _VIEWS
-
-
 def _name(kind: Saliency) -> str:
     return MAPS if kind == USUAL else f"maps_{kind.name}.npz"
 
@@ -83,7 +84,7 @@ def _kept_or_made(run: FinishedRun, kind: Saliency, path: Path, images: list[str
     model = AttentDifferNet.load(run.folder, "cpu" if on_cpu else "auto")
     folder, size = run.image_folder(images), model.settings.image_size
     pixels, _ = load_images(folder, images, size)
-    maps = saliency(model, pixels, _views(run), kind).numpy()
+    maps = saliency(model, pixels, map_views(run), kind).numpy()
     with writing(run.folder), whole(path) as beside:
         np.savez_compressed(beside, maps=maps, model=digest)
     return maps

@@ -141,7 +141,7 @@ Image(draw_maps(pixels, {"all scales": explained(), **scales}, mask))
 # not is an accident of that angle.
 
 # %%
-counts = sorted({1, 2, parameters["views"], min(model.settings.test_views, 16)})
+counts = sorted({min(n, model.settings.test_views) for n in (1, 2, parameters["views"], 16)})
 looks = {f"views: {count}": explained(views=count) for count in counts}
 Image(draw_maps(pixels, looks, mask))
 

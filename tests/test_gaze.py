@@ -62,6 +62,12 @@ def test_detectors_stand_beside_maps_that_have_seen_nothing(results):
     assert "energy in the object" not in text
 
 
+def test_maps_that_a_model_made_say_of_how_many_views(tmp_path, images):
+    options = {"images": images, "maps": True, "map_views": 0, "test_views": 2}
+    make_run(tmp_path, "mine", "plate", **options)
+    assert "mean over 2 views" in read(tmp_path)[2]
+
+
 def test_the_image_auroc_is_the_runs(results):
     each, _, text = read(results)
     run = read_runs(results)[0]

@@ -15,7 +15,7 @@ from adnlib.images import read_image
 from adnlib.map_kinds import USUAL, Saliency
 from adnlib.record import read_run
 from adnlib.records import read_runs
-from adnlib.run_maps import scores_and_maps, with_maps
+from adnlib.run_maps import map_views, scores_and_maps, with_maps
 
 TINY = {"weights": "random", "image_size": 128, "scales": 2, "flow_blocks": 2, "flow_width": 16}
 ENERGY = Saliency("layercam", "energy", "before")
@@ -146,3 +146,9 @@ def test_maps_of_other_numbers_of_views_do_not_stand_side_by_side(tmp_path):
     make_run(tmp_path, seed=3, map_views=2, maps=True)
     with pytest.raises(InputError, match=r"mvtec_ad differ in map_views: 4 in 2 run.*2 in 1 run"):
         with_maps(read_runs(tmp_path))
+
+
+@pytest.mark.parametrize(("asked", "of_model", "views"), [(3, 8, 3), (0, 8, 4), (0, 2, 2)], ids=str)
+def test_maps_are_of_no_more_views_than_the_model_has(tmp_path, asked, of_model, views):
+    make_run(tmp_path, map_views=asked, test_views=of_model)
+    assert map_views(read_runs(tmp_path)[0]) == views
