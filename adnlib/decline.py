@@ -79,13 +79,25 @@ def draw_decline(results: str | Path, dataset: str, measure: str = "auroc") -> l
         return save(_figure(found, table, measure), Path(results) / "figures" / name)
 
 
+def of_all_variants(table: pd.DataFrame, measure: str = "auroc") -> pd.DataFrame:
+    """Of `robustness.measure`'s rows those of the categories and seeds where every variant has one.
+
+    Args:
+        table: the rows.
+        measure: its column; a row without a value counts as none.
+    """
+    told = table[table[measure].notna()]
+    variants = told.groupby(["category", "seed"])["variant"].transform("nunique")
+    return told[variants == table["variant"].nunique()]
+
+
 def _measured(results: str | Path, dataset: str) -> tuple[list[FinishedRun], pd.DataFrame]:
     path = Path(results) / "tables" / f"robustness_{dataset}.csv"
     if not path.is_file():
         raise InputError(f"{path} is not there: measure first, as the notebook 09_robustness does.")
     table = read_tidy(path)
     found = read_runs(results, dataset)
-    if _with_all(found, table, "auroc")[1].empty:
+    if of_all_variants(table).empty:
         raise InputError(
             f"No category and seed of {dataset} was measured with all of "
             f"{', '.join(table['variant'].unique())}: keep models of the same seeds."
@@ -96,10 +108,8 @@ def _measured(results: str | Path, dataset: str) -> tuple[list[FinishedRun], pd.
 def _with_all(
     found: Sequence[FinishedRun], table: pd.DataFrame, measure: str
 ) -> tuple[list[FinishedRun], pd.DataFrame]:
-    """Those of the categories and seeds for which every variant has the measure."""
-    told = table[table[measure].notna()]
-    variants = told.groupby(["category", "seed"])["variant"].transform("nunique")
-    table = told[variants == table["variant"].nunique()]
+    """`of_all_variants`, and the runs that these rows are of."""
+    table = of_all_variants(table, measure)
     cells = set(table[["category", "variant", "seed"]].itertuples(index=False, name=None))
     return [run for run in found if (run.category, run.variant, run.seed) in cells], table
 

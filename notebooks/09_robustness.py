@@ -148,7 +148,8 @@ Image(filename=str(png), width=900)
 # What all corruptions have in common hides what one of them does; the figure above does not.
 
 # %%
-table.pivot_table(index="method", columns="severity", values="difference", sort=False).round(2)
+compared = decline.of_all_variants(table)
+compared.pivot_table(index="method", columns="severity", values="difference", sort=False).round(2)
 
 # %% [markdown]
 # ## What becomes of the threshold
@@ -165,7 +166,7 @@ Image(filename=str(drawn[0]), width=900) if drawn else "no held-out images, so n
 # How far the median score of good images moves, that of the untouched ones being 1.
 
 # %%
-table.pivot_table(
+compared.pivot_table(
     index=["corruption", "method"], columns="severity", values="good_score", sort=False
 ).round(2)
 

@@ -364,7 +364,9 @@ def test_a_category_with_more_seeds_weighs_no_more_than_another():
 
 def test_variants_are_compared_on_categories_that_all_have():
     rows = ("a", "none", 0, 90.0), ("a", "se", 0, 92.0), ("b", "none", 0, 50.0)
-    assert set(decline._with_all([], of_noise(*rows), "auroc")[1]["category"]) == {"a"}
+    assert set(decline.of_all_variants(of_noise(*rows))["category"]) == {"a"}
+    unscored = of_noise(*rows, ("b", "se", 0, np.nan))
+    assert set(decline.of_all_variants(unscored)["category"]) == {"a"}
 
 
 def test_held_out_scores_are_of_the_images_that_are_held_out(root):
