@@ -43,7 +43,7 @@ parameters = check_parameters(globals(), ["results"])
 import pandas as pd
 from IPython.display import Markdown
 
-from adnlib import report
+from adnlib import records, report
 
 csv, md, tex = report.write_tables(project_path(parameters["results"]))
 csv, md, tex
@@ -66,7 +66,7 @@ Markdown(md.read_text(encoding="utf-8"))
 # that is smaller than this may be no gain at all.
 
 # %%
-table = pd.read_csv(csv)
+table = records.read_tidy(csv)
 keys = ["dataset", "category"]
 means = table.pivot_table(
     index=keys, columns=["epoch_selection", "method"], values="mean", sort=False

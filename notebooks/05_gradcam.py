@@ -63,10 +63,9 @@ kind = Saliency(**{name: parameters[name] for name in chosen})
 # where the run kept it (`save_model`), and then lie beside them.
 
 # %%
-import pandas as pd
 from IPython.display import Image, Markdown
 
-from adnlib import gaze, heatmaps
+from adnlib import gaze, heatmaps, records
 
 folder = project_path(parameters["results"])
 dataset = parameters["dataset"]
@@ -84,7 +83,7 @@ Image(filename=str(png), width=900)
 # how much higher it is with attention.
 
 # %%
-pd.read_csv(images).drop(columns=["dataset", "mask"])
+records.read_tidy(images).drop(columns=["dataset", "mask"])
 
 # %% [markdown]
 # ## A number for "looks at it"

@@ -42,10 +42,9 @@ parameters = check_parameters(globals(), ["results"])
 # labels, is no property of any method.
 
 # %%
-import pandas as pd
 from IPython.display import Image, Markdown
 
-from adnlib import forest, study
+from adnlib import forest, records, study
 
 folder = project_path(parameters["results"])
 *_, delong, _, text = study.write_study(folder)
@@ -72,7 +71,7 @@ Image(
 # pairs one in twenty does so by chance.
 
 # %%
-tests = pd.read_csv(delong).query("epoch_selection == 'last'")
+tests = records.read_tidy(delong).query("epoch_selection == 'last'")
 verdict = tests["difference"].gt(0).map({True: "better", False: "worse"})
 verdict = verdict.where(tests["p"] < 0.05, "no difference").rename("than DifferNet")
 tests.groupby(["dataset", "method", verdict]).size().rename("pairs of runs").to_frame()

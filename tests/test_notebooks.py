@@ -64,6 +64,11 @@ def test_shape(notebook):
     assert max(len(cell.source.splitlines()) for cell in code[1:]) <= 15
 
 
+def test_a_table_is_read_with_its_categories_as_names(notebook):
+    """`records.read_tidy` takes a category "03" or "null" for a name; pandas alone does not."""
+    assert "read_csv" not in notebook[1].with_suffix(".py").read_text(encoding="utf-8")
+
+
 def test_train_parameters_are_the_librarys_defaults():
     content = nbformat.read(FOLDER / "02_train.ipynb", as_version=4)
     cell = next(cell for cell in content.cells if cell.metadata.get("tags") == ["parameters"])
