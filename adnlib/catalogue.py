@@ -9,6 +9,9 @@ import re
 import unicodedata
 from dataclasses import astuple, dataclass
 
+MEAN = "mean"
+"""The row of means over categories in every table, and so the name of none of them."""
+
 
 @dataclass(frozen=True)
 class Counts:

@@ -14,13 +14,11 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from adnlib.catalogue import CATALOGUE
+from adnlib.catalogue import CATALOGUE, MEAN
 from adnlib.demo import DEMO_SETS
 from adnlib.record import FinishedRun
 from adnlib.run_settings import Settings
 from adnlib.variants import variant_order, variant_title
-
-MEAN = "mean"
 
 
 class Published(NamedTuple):

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from adnlib.catalogue import CATALOGUE, Counts, category_name, dataset_name
+from adnlib.catalogue import CATALOGUE, MEAN, Counts, category_name, dataset_name
 from adnlib.errors import InputError
 from adnlib.files import IMAGE_SUFFIXES, check_folder, images_below, is_image, natural, subfolders
 from adnlib.masks import masks_of
@@ -59,10 +59,12 @@ def locate(data_root: Path, dataset: str, category: str) -> Path:
     """The folder of one category.
 
     Raises:
-        InputError: it is not there, or there twice.
+        InputError: it is not there, or there twice, or has the name of a table's row of means.
     """
     found = find(data_root)
     dataset, category = dataset_name(dataset), category_name(category)
+    if category == MEAN:
+        raise InputError(f"{MEAN} is the row of means in tables: rename the category's folder.")
     if not found:
         raise InputError(
             f"{str(data_root)!r} holds no data: put folders <data set>/<category>/train/good there."

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from adnlib.comparison import MEAN
+from adnlib.catalogue import MEAN
 from adnlib.figures import ALERT_COLOUR, line_style, save, style
 from adnlib.records import read_runs, read_tidy
 from adnlib.report import SELECTION_NAMES, alert

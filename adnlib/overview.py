@@ -16,7 +16,8 @@ from typing import Any
 import pandas as pd
 
 from adnlib import tables
-from adnlib.comparison import MEAN, auroc_table
+from adnlib.catalogue import MEAN
+from adnlib.comparison import auroc_table
 from adnlib.folders import FAILED, is_done
 from adnlib.record import FinishedRun
 from adnlib.records import asked_cells, asked_seeds, read_runs

@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 
 import pandas as pd
 
+from adnlib.catalogue import MEAN
 from adnlib.errors import InputError
 from adnlib.record import DEFAULTS, NOT_IN_TABLES, FinishedRun, damaged, read_run
 from adnlib.variants import variant_order
@@ -37,7 +38,7 @@ def read_runs(results: str | Path, dataset: str | None = None) -> list[FinishedR
 
     Raises:
         InputError: when there is no finished run, or when runs of one data set differ in a setting
-            that changes their numbers (see `check_settings`).
+            that changes their numbers (see `check_settings`), or are of a category called "mean".
     """
     root = Path(results) / "runs"
     found: list[FinishedRun] = []
@@ -57,6 +58,11 @@ def read_runs(results: str | Path, dataset: str | None = None) -> list[FinishedR
         raise InputError(
             f"No finished run lies under {where}{hint}; run the grid first, or name another "
             "results folder."
+        )
+    if means := [run.folder for run in found if run.category == MEAN]:
+        raise InputError(
+            f"{means[0]} is of a category called {MEAN}, which is the row of means in tables: "
+            "rename its folder of images, delete its runs, and run it again."
         )
     found.sort(key=lambda r: (r.dataset, r.category, variant_order(r.variant), r.seed))
     check_settings(found)

@@ -13,9 +13,8 @@ from typing import Any
 import pandas as pd
 
 from adnlib import tables
-from adnlib.catalogue import CATALOGUE
+from adnlib.catalogue import CATALOGUE, MEAN
 from adnlib.comparison import (
-    MEAN,
     Published,
     auroc_table,
     common_categories,

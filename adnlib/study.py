@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from adnlib import tables
-from adnlib.comparison import MEAN
+from adnlib.catalogue import MEAN
 from adnlib.errors import InputError, writing
 from adnlib.evaluation import Array, mean_and_std, measures
 from adnlib.record import FinishedRun

@@ -162,6 +162,12 @@ def test_locate_names_what_there_is_instead(tmp_path, dataset, name, says):
         datasets.locate(tmp_path, dataset, name)
 
 
+def test_no_category_has_the_name_of_the_row_of_means(tmp_path):
+    category(tmp_path / "my_set" / "Mean")
+    with pytest.raises(InputError, match="mean is the row of means in tables: rename"):
+        datasets.locate(tmp_path, "my_set", "Mean")
+
+
 def test_locate_refuses_two_folders_of_one_name(tmp_path):
     category(tmp_path / "mvtec" / "bottle")
     category(tmp_path / "mvtec_ad" / "bottle")

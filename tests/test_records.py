@@ -161,6 +161,12 @@ def test_differing_settings_within_a_data_set_are_refused(
     assert "screw/none/seed1" in str(error.value)
 
 
+def test_runs_of_a_category_called_mean_are_refused(tmp_path: Path) -> None:
+    make_grid(tmp_path, "mine", ["cup", "mean"])
+    with pytest.raises(InputError, match=r"mine/mean/none/seed0 is of a category called mean"):
+        read_runs(tmp_path)
+
+
 def test_runs_from_before_a_setting_stand_beside_its_default(tmp_path: Path) -> None:
     make_run(tmp_path, seed=0)
     make_run(tmp_path, seed=1, backbone="alexnet", attention_stages="all")
