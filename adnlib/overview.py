@@ -69,8 +69,7 @@ def summary_sheet(found: Sequence[FinishedRun], table: pd.DataFrame) -> Sheet:
     for dataset in sorted({run.dataset for run in found}):
         group = [run for run in found if run.dataset == dataset]
         rows = table[table["dataset"] == dataset]
-        several = len({*rows["category"]} - {MEAN}) > 1  # of one the mean only repeats it
-        rows = rows[(rows["category"] == MEAN) == several]
+        rows = rows[(rows["category"] == MEAN) == _several(rows)]
         for method, of_method in rows.groupby("method", sort=False):
             numbers = dict(
                 zip(of_method["epoch_selection"], of_method.to_dict("records"), strict=True)
@@ -96,7 +95,8 @@ def published_sheets(found: Sequence[FinishedRun], table: pd.DataFrame) -> Itera
         table: what `comparison.auroc_table` made of them.
     """
     for dataset in sorted({run.dataset for run in found}):
-        rows = table[(table["dataset"] == dataset) & table["published"].notna()]
+        rows = table[table["dataset"] == dataset]
+        rows = rows[rows["published"].notna() & (_several(rows) | (rows["category"] != MEAN))]
         if rows.empty:
             continue
         group = [run for run in found if run.dataset == dataset]
@@ -186,6 +186,11 @@ def unfinished(results: str | Path) -> list[str]:
         name = failed.name.removesuffix(f".{FAILED}")
         lines.append(f"notebook {name}: {_reason(failed, 'failed')}")
     return lines
+
+
+def _several(rows: pd.DataFrame) -> bool:
+    """Whether there are several categories; of one the mean only repeats it."""
+    return len({*rows["category"]} - {MEAN}) > 1
 
 
 def _beside(rows: list[dict[Hashable, Any]]) -> list[str]:

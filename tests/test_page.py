@@ -185,6 +185,17 @@ def test_our_numbers_stand_beside_the_published_and_short_cells_are_marked(tmp_p
     assert len(overview.unfinished(tmp_path)) == 2
 
 
+def test_of_one_category_no_mean_stands_beside_the_published_numbers(tmp_path: Path) -> None:
+    for categories in (["bottle"], ["bottle", "screw"]):
+        make_grid(tmp_path / str(len(categories)), "mvtec_ad", categories, ["none"], seeds=1)
+    sheets = []
+    for folder in sorted(tmp_path.iterdir()):
+        found = read_runs(folder)
+        sheets += overview.published_sheets(found, auroc_table(found))
+    names = [[line[0].text for line in sheet.rows] for sheet in sheets]
+    assert names == [["bottle"], ["bottle", "screw", "mean of 2"]]
+
+
 @pytest.mark.slow
 def test_a_thousand_runs_become_tables_and_report_within_a_minute(tmp_path: Path) -> None:
     categories = [f"part{index}" for index in range(25)]
