@@ -30,10 +30,13 @@ def versions() -> dict[str, str]:
 
 def git_revision() -> str | None:
     """Of the checkout that this code lies in, "-dirty" behind it where it differs; None in none."""
+    root = Path(__file__).parents[1]
+    if not (root / ".git").exists():  # git would take a repository that merely holds the package
+        return None
     try:
         return subprocess.run(
             ["git", "describe", "--always", "--dirty", "--abbrev=12"],
-            cwd=Path(__file__).parent,
+            cwd=root,
             capture_output=True,
             text=True,
             check=True,
