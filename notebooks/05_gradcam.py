@@ -70,6 +70,7 @@ from adnlib import gaze, heatmaps, records
 folder = project_path(parameters["results"])
 dataset = parameters["dataset"]
 options = {name: parameters[name] for name in drawing}
+options["named"] = options["named"] and project_path(options["named"])
 png, pdf, images = heatmaps.draw_gradcam(folder, dataset, kind=kind, **options)
 png, pdf, images
 

@@ -3,6 +3,7 @@
 import ast
 import dataclasses
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ import papermill
 import pytest
 
 from adnlib.folders import run_folder
+from adnlib.parameters import project_path
 from adnlib.run_settings import Settings
 
 FOLDER = Path(__file__).parents[1] / "notebooks"
@@ -118,6 +120,10 @@ def test_train_then_tables_and_figures(results):
         execute(name, results, results=str(results), dataset="demo_parts")
         assert (results / "figures" / f"{name[3:]}_demo_parts.png").exists()
     assert (results / "tables" / "localization_demo_parts.md").exists()
+    listed = os.path.relpath(
+        results / "figures" / "gradcam_demo_parts_images.csv", project_path("")
+    )
+    execute("05_gradcam", results, results=str(results), dataset="demo_parts", named=listed)
     execute("10_saliency", results, run=str(folder), views=1)
     execute("08_explore", results, results=str(results))
     shown = (results / "08_explore.ipynb").read_text(encoding="utf-8")
