@@ -54,8 +54,12 @@ find_python() {
 make_environment() {
     local stamp=$venv/adnlib-installed wanted base
     wanted=$(cat "$root/pyproject.toml" "$root/requirements.lock" | cksum)
-    if [[ -f $stamp && $(<"$stamp") == "$wanted" ]] && is_ready "$venv/bin/python"; then
+    if is_installed; then
         return
+    fi
+    lock
+    if is_installed; then
+        return  # by another call, in the meantime
     fi
     if ! "$venv/bin/python" -m pip --version >/dev/null 2>&1; then
         base=$(find_python)
@@ -77,6 +81,29 @@ make_environment() {
         install || not_installed
     fi
     echo "$wanted" >"$stamp"
+}
+
+# Did a call of make_environment, whose variables this takes, get to its end?
+is_installed() {
+    [[ -f $stamp && $(<"$stamp") == "$wanted" ]] && is_ready "$venv/bin/python"
+}
+
+# One call at a time makes an environment; the system frees the lock of one that was killed.
+lock() {
+    local code=0
+    if ! command -v flock >/dev/null; then
+        return
+    fi
+    if ! { mkdir -p "$(dirname -- "$venv")" && exec 9>"$venv.lock"; }; then
+        fail "cannot make $venv: set ADNLIB_VENV to another place."
+    fi
+    flock -n 9 2>/dev/null || code=$?
+    if [[ $code == 1 ]]; then  # else it has the lock, or is on a file system without any
+        echo "Another call is installing into $venv; waiting for it ..."
+        flock 9 &  # in the background, as `install` is
+        child=$!
+        wait "$child"
+    fi
 }
 
 install() {
@@ -116,6 +143,7 @@ esac
 
 if [[ -z $python ]]; then
     make_environment
+    exec 9>&-  # the lock, which the runs shall not keep
     python=$venv/bin/python
 fi
 if [[ ${1-} == test ]]; then

@@ -14,7 +14,20 @@ import pytest
 
 from adnlib.parameters import project_path
 
-TOOLS = ["bash", "cat", "cksum", "cp", "dirname", "grep", "mkdir", "rm", "sleep", "tail", "touch"]
+TOOLS = [
+    "bash",
+    "cat",
+    "cksum",
+    "cp",
+    "dirname",
+    "flock",
+    "grep",
+    "mkdir",
+    "rm",
+    "sleep",
+    "tail",
+    "touch",
+]
 PYTHON = """#!/usr/bin/env bash
 # VERSION, READY, PIP and ENSUREPIP are set above; $0.installed says that pip has been there.
 case "$*" in
@@ -31,6 +44,7 @@ case "$*" in
 "-m pip install "*)
     echo "pip $*" >>"$CALLS"
     [[ $PIP == slow ]] && exec sleep 60
+    [[ $PIP == steady ]] && sleep 2
     [[ $PIP == broken ]] && { echo "ERROR: no network"; exit 1; }
     [[ $PIP == sources ]] && {
         echo "  error: [Errno 2] No such file or directory: 'x86_64-linux-gnu-gcc'"
@@ -165,6 +179,16 @@ def test_an_interrupted_installation_says_so_and_is_done_again(checkout):
     add_python(checkout, "python3.12", 12)
     shutil.copy(checkout / "bin" / "python3.12", checkout / ".venv" / "bin" / "python")
     assert call(checkout)[0] == 0
+
+
+def test_of_two_first_calls_one_installs_and_the_other_waits(checkout):
+    add_python(checkout, "python3.12", 12, pip="steady")
+    processes = [start(checkout) for _ in range(2)]
+    outs = sorted((process.communicate(timeout=30)[0] for process in processes), key=len)
+    assert [process.returncode for process in processes] == [0, 0]
+    assert len(installations(checkout)) == 1
+    waiting = f"Another call is installing into {checkout}/.venv; waiting for it ...\n"
+    assert outs[0] == f"{waiting}3.12: -P -m adnlib run-all\n"
 
 
 @pytest.mark.parametrize(
