@@ -21,7 +21,7 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
-from adnlib.errors import InputError
+from adnlib.errors import InputError, writing
 from adnlib.figures import ALERT_COLOUR, save, style
 from adnlib.images import read_image, read_mask
 from adnlib.map_kinds import USUAL, Saliency
@@ -93,7 +93,8 @@ def draw_gradcam(
     with style():
         written = save(_figure(found, chosen, kind, photographs), path)
     table = path.with_name(f"{path.name}_images.csv")
-    listed(chosen, dataset).to_csv(table, index=False, float_format="%.6g")
+    with writing(table.parent):
+        listed(chosen, dataset).to_csv(table, index=False, float_format="%.6g")
     return [*written, table]
 
 

@@ -122,6 +122,10 @@ class Run:
         self.samples = self.samples.iloc[kept].reset_index(drop=True)
         datasets.check_for_auroc(self.samples)
         train = np.flatnonzero(self.samples["split"] == "train")
+        if not len(train):
+            raise InputError(
+                f"none of the training images in {str(self.data_folder)!r} can be read."
+            )
         held = hold_out(len(train), self.settings.holdout, self.settings.seed)
         self.samples.loc[train[held], "split"] = "holdout"
 

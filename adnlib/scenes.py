@@ -129,8 +129,7 @@ class Look:
             }
             counts = Counts.of(*of_pixels)
             drawn = {"pixel_auroc": counts.pixel_auroc, "pro": counts.per_region_overlap}
-        if scene.objects is not None:
-            there = scene.objects.any((1, 2))
+        if scene.objects is not None and (there := scene.objects.any((1, 2))).any():
             each["object_energy"] = energy_inside(enlarged[there], scene.objects[there])
         return cls(each, whole, drawn, scene.labels[told])
 

@@ -114,11 +114,12 @@ run.samples.groupby(["split", "defect"]).size().rename("images").to_frame().T
 # %%
 run.load_images()
 good, test = run.images("train"), run.images("test")
-shown = torch.cat([good[:4], test[-4:]])
+first, last = good[:4], test[-4:]
+shown = torch.cat([first, last])
 fig, axes = plt.subplots(1, len(shown), figsize=(12, 1.8))
 for i, (axis, image) in enumerate(zip(axes, shown, strict=True)):
     axis.imshow(image.permute(1, 2, 0))
-    axis.set_title("train" if i < 4 else "test", fontsize=9)
+    axis.set_title("train" if i < len(first) else "test", fontsize=9)
     axis.axis("off")
 
 # %% [markdown]

@@ -317,6 +317,17 @@ def test_missing_images_are_an_input_error_that_names_the_folder(results: Path) 
         heatmaps.draw_gradcam(results, "demo_parts")
 
 
+def test_no_room_for_the_list_of_images_is_one_sentence(
+    results: Path, drawn: list[Figure], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(pd.DataFrame, "to_csv", full)
+    with pytest.raises(InputError, match="No space left on device"):
+        heatmaps.draw_gradcam(results, "demo_parts", anomalous=1)
+
+
 def test_runs_without_maps_are_an_input_error(tmp_path: Path) -> None:
     make_run(tmp_path)
     with pytest.raises(InputError, match=r"maps\.npz.* with map_views above 0"):

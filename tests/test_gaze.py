@@ -186,6 +186,15 @@ def test_images_without_an_object_are_not_measured_by_it():
     assert Look.at(scene, np.ones((2, 4, 4), np.float32)).measured == {"object_energy": 100}
 
 
+def test_masks_without_any_object_measure_nothing(results, images):
+    give_objects(images)
+    for mask in images.glob("foreground/*/*.png"):
+        Image.fromarray(np.zeros((192, 192), dtype=np.uint8)).save(mask)
+    each, _, text = read(results)
+    assert set(MEASURES) - set(each) == {"object_energy"}
+    assert " and unknown." in text
+
+
 def test_images_are_drawn_again_within_each_label():
     drawn = []
     whole = {"pro": lambda weights: drawn.append(weights) or weights[:, 0]}

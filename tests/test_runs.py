@@ -2,6 +2,7 @@ import dataclasses
 import fcntl
 import json
 import multiprocessing
+import shutil
 
 import numpy as np
 import pandas as pd
@@ -247,6 +248,19 @@ def test_a_skipped_image_leaves_the_table(settings, data_root):
         assert len(run.images("train")) + len(run.images("holdout")) == 6
     finally:
         bad.unlink()
+
+
+@pytest.mark.parametrize("holdout", [0.0, 0.1])
+def test_training_images_none_of_which_can_be_read_are_named(
+    settings, data_root, tmp_path, holdout
+):
+    shutil.copytree(data_root, tmp_path / "data")
+    for image in (tmp_path / "data").glob("sets/part/train/good/*.png"):
+        image.write_bytes(b"no image")
+    own = {"data_root": str(tmp_path / "data"), "on_bad_image": "skip", "holdout": holdout}
+    run = runs.Run(dataclasses.replace(settings, **own))
+    with pytest.warns(match="skipped"), pytest.raises(InputError, match="none of the training"):
+        run.load_images()
 
 
 def test_no_room_is_one_sentence(settings, monkeypatch):
