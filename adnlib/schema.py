@@ -130,7 +130,7 @@ def _settings() -> dict[str, Any]:
 
 def meanings(cls: type) -> dict[str, str]:
     """The string below each field of a dataclass and of those that it inherits from."""
-    found = {}
+    found: dict[str, str] = {}
     for base in cls.__mro__:
         if dataclasses.is_dataclass(base):
             source = ast.parse(textwrap.dedent(inspect.getsource(base)))
@@ -138,7 +138,7 @@ def meanings(cls: type) -> dict[str, str]:
             for field, below in itertools.pairwise(body):
                 if isinstance(field, ast.AnnAssign) and isinstance(below, ast.Expr):
                     text = ast.literal_eval(below.value)
-                    found[ast.unparse(field.target)] = " ".join(text.split())
+                    found.setdefault(ast.unparse(field.target), " ".join(text.split()))
     return found
 
 

@@ -11,7 +11,22 @@ from adnlib.errors import InputError
 from adnlib.grid import GRIDS, Grid, Options, make_grid, read_grid
 from adnlib.parameters import project_path
 from adnlib.run_settings import Settings
-from adnlib.schema import OUTSIDE, grid_schema
+from adnlib.schema import OUTSIDE, _field_docstrings, grid_schema
+
+
+@dataclasses.dataclass
+class General:
+    kept: int = 0
+    """Of the general class."""
+    changed: int = 0
+    """What it no longer means."""
+
+
+@dataclasses.dataclass
+class Special(General):
+    changed: int = 1
+    """What it means
+    here."""
 
 
 def write(folder: Path, text: str) -> str:
@@ -123,6 +138,11 @@ def test_the_schema_describes_every_setting_with_its_default():
     for name, schema in properties.items():
         assert schema["default"] == defaults[name]
         assert len(schema["description"]) > 10
+
+
+def test_a_field_that_is_given_anew_has_its_new_meaning():
+    expected = {"kept": "Of the general class.", "changed": "What it means here."}
+    assert _field_docstrings(Special) == expected
 
 
 def test_an_unknown_profile_names_the_nearest_and_a_missing_file_itself(tmp_path):
