@@ -105,12 +105,11 @@ def auroc_table(
     """One row per data set, epoch selection, category (or "mean") and variant; AUROC in percent.
 
     `mean` and `std` (ddof 1, empty for one seed) are over seeds; `seeds` counts them, `seed_list`
-    names them, and `fewer_seeds` marks a cell with fewer than its data set's fullest, or than
-    `asked` says for the data set (`records.asked_seeds`). The rows
-    "mean" average the categories that every variant has (`averaged` names them): there `mean` is
-    the mean of the cells, and `std` and `seeds` are of the category means of the seeds that have
-    all of these categories. `published*` is as `published_for` gives it, `difference` is ours minus
-    that.
+    names them. `fewer_seeds` marks a cell with fewer seeds than the fullest cell of its data set,
+    or than were asked for (`asked`, which `records.asked_seeds` gives). The rows "mean" average the
+    categories that every variant has (`averaged` names them): there `mean` is the mean of the
+    cells, and `std` and `seeds` are of the category means of the seeds that have all of these
+    categories. `published*` is as `published_for` gives it, `difference` is ours minus that.
     """
     rows: list[dict[str, Any]] = []
     for dataset in sorted({run.dataset for run in found}):

@@ -40,7 +40,10 @@ class MeanRoc(TypedDict):
 
 
 def roc(labels: ArrayLike, scores: ArrayLike) -> Roc:
-    """ROC curve and the area beneath it, images being called anomalous from a threshold up.
+    """ROC curve and the area beneath it.
+
+    Its thresholds are scikit-learn's, which include the score that is equal to them; elsewhere an
+    image is called anomalous above a threshold (`misses`).
 
     Args:
         labels: (N,) 0 for a good image, 1 for an anomalous one.

@@ -145,8 +145,8 @@ def thumbnail(path: Path) -> str | None:
 def closeup(exhibit: Exhibit, row: int, selection: str) -> str:
     """One test image beside its map, and where its score lies among the others.
 
-    The map's colours end where those of all the run's maps do. What is missing, image or map, is
-    said in a sentence.
+    Red is the strongest map of a good image, or this map's own maximum where it is stronger
+    (`colour_scales`). What is missing, image or map, is said in a sentence.
 
     Args:
         exhibit: the run.

@@ -19,7 +19,7 @@ from adnlib.errors import InputError
 DONE = "metrics.json"
 """Written last and atomically: its presence means that the run is done."""
 FAILED = "failed.json"
-"""Why a run's notebook, or with the notebook's name before it another, did not end well."""
+"""Why a run's notebook failed; `<notebook>.failed.json` says it of another notebook."""
 
 
 _locks: WeakValueDictionary[Path, IO[str]] = WeakValueDictionary()
@@ -36,7 +36,8 @@ def is_done(folder: Path) -> bool:
 
 
 def find_done(place: Path) -> list[Path]:
-    """The folders of finished runs: this one, or those of the results folder or folders in it.
+    """The finished runs of a place: itself, if it is one, else those of a results folder or of
+    results folders directly inside it.
 
     Sorted by path, seeds by number.
     """

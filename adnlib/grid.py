@@ -206,7 +206,7 @@ def read_value(text: str) -> Any:
 
 
 def typed(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The values that YAML takes for something else than they are, as what they are."""
+    """The settings, with the values that YAML 1.1 misreads put right."""
     defaults = {field.name: field.default for field in dataclasses.fields(Settings)}
     typed = dict(settings)
     for name, value in settings.items():

@@ -58,8 +58,8 @@ class Cell:
 
     @property
     def memory(self) -> int:
-        """Bytes that it is taken to need: 2 GiB, what it may use for images where that is set, and
-        24 for each parameter of its flow."""
+        """Estimated bytes: 2 GiB, the image budget where one is set, and 24 for each parameter of
+        the flow."""
         images = round(1e9 * self.settings.memory_budget)
         return _RUN_MEMORY + images + _PARAMETER_MEMORY * _parameters(self.settings)
 

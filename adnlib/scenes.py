@@ -84,8 +84,9 @@ class Scene:
         return (self.labels == 1) & self.defects.any((1, 2))
 
     @property
-    def told(self) -> Bools:
-        """(N,) images of whose every pixel it is known whether it belongs to a defect."""
+    def known(self) -> Bools:
+        """(N,) images whose defective pixels are all known: good ones, and anomalous ones with a
+        mask."""
         return (self.labels == 0) | self.masked
 
     def shares(self) -> dict[str, float]:
@@ -118,11 +119,11 @@ class Look:
         each: dict[str, Array] = {}
         whole: dict[str, float] = {}
         drawn: dict[str, Callable[[Array], Array]] = {}
-        told = scene.told
+        known = scene.known
         if scene.masked.any():
             seen = enlarged[scene.masked], scene.defects[scene.masked]
             each = {"defect_energy": energy_inside(*seen), "pointing": pointing(*seen)}
-            of_pixels = as_levels(enlarged[told]), scene.defects[told]
+            of_pixels = as_levels(enlarged[known]), scene.defects[known]
             whole = {
                 "pixel_auroc": pixel_auroc(*of_pixels),
                 "pro": per_region_overlap(*of_pixels),
@@ -131,7 +132,7 @@ class Look:
             drawn = {"pixel_auroc": counts.pixel_auroc, "pro": counts.per_region_overlap}
         if scene.objects is not None and (there := scene.objects.any((1, 2))).any():
             each["object_energy"] = energy_inside(enlarged[there], scene.objects[there])
-        return cls(each, whole, drawn, scene.labels[told])
+        return cls(each, whole, drawn, scene.labels[known])
 
     @property
     def measured(self) -> dict[str, float]:

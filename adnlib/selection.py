@@ -42,7 +42,7 @@ class Chosen:
     images: pd.DataFrame  # as `choose_images` gives them
     maps: dict[str, np.ndarray]  # variant to (images, h, w), not normalised
     scales: dict[str, np.ndarray]  # variant to (images,), the value that gets the last colour
-    normal: dict[str, float]  # variant to the lowest of these, that of weak maps
+    normal: dict[str, float]  # variant to that of all maps no stronger than a good image's
 
 
 def choose(

@@ -130,7 +130,7 @@ def test_an_image_whose_defect_is_unknown_is_no_good_image(results, images):
     scores = run.scores()
     scores.loc[scores["label"] == 1, "mask"] = ["", *scores["mask"].tolist()[-8:]]
     scene = Scene.of(run, scores)
-    assert scene.told.sum() == len(scores) - 1
+    assert scene.known.sum() == len(scores) - 1
     look = Look.at(scene, run.maps())
     assert len(look.each["defect_energy"]) == 8
     assert len(look.labels) == len(scores) - 1
