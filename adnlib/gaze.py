@@ -245,7 +245,7 @@ def _paired_sheets(
         yield Sheet(
             title=f"{dataset_title(found)}: points over {against}, paired",
             caption="In brackets: 95 % bootstrap interval over test images and seeds, which few "
-            "seeds make too narrow. One that holds 0: the images cannot tell the two apart.",
+            "seeds make too narrow. Where it contains 0, the images cannot tell the two apart.",
             header=["category", "maps of", *(MEASURES[measure] for measure in measures)],
             rows=lines,
             alert=alert(found),

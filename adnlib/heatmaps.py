@@ -37,10 +37,10 @@ from adnlib.variants import variant_order, variant_title
 _PIXELS = 256
 _MOST_COLUMNS = 8  # pictures beside each other, then the next category starts a new block
 _HOW_TO_READ = (
-    "at the last epoch, jet colours half over the image. For each detector and category red is the "
-    f"strongest of all normal test images' maps, by their {SCALE_PERCENTILE}th percentiles: the "
-    "number above the bar. A stronger map has its own instead, so many times as high as its corner "
-    "says. Below a picture: its score, and the score's percentile among the normal test images "
+    "at the last epoch, jet colours half over the image. Red is the strongest map of all normal "
+    f"test images of that detector and category ({SCALE_PERCENTILE}th percentile): the number "
+    "above the bar. A stronger map has its own instead, so many times as high as its corner says. "
+    "Below a picture: its score, and the score's percentile among the normal test images "
     "(P100: above all of them). White outline: ground truth, where there is one."
 )
 # Inches.

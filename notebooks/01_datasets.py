@@ -50,8 +50,9 @@ if root == project_path("data/demo"):
 # %% [markdown]
 # ## The catalogue
 #
-# The paper's data sets with their published numbers of images (train good, test good, test
-# anomalous), and where to get them. A set that is not listed here works just as well.
+# The data sets that adnlib knows by name (the paper's, DifferNet's MTD, ELPV and the demo sets),
+# with their numbers of images where published (train good, test good, test anomalous), and where to
+# get them. A set that is not listed here works just as well.
 
 # %%
 pd.DataFrame(

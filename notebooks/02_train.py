@@ -125,11 +125,11 @@ for i, (axis, image) in enumerate(zip(axes, shown, strict=True)):
 # %% [markdown]
 # ## Training
 #
-# An epoch shows the flow every good image at a few random angles, but for those that are held out.
-# Held-out and test images are looked at now and then. Three looks are reported: the *last*; the
-# *selected* one, where held-out good images have their lowest loss; and the *best on test*, which
-# DifferNet reports and which looks at the test labels. Beside them stand scores *averaged* over the
-# last looks.
+# In each epoch the flow sees every training image at a few random angles. Held-out and test images
+# are scored every few epochs. Three of these evaluations are reported: the *last*; the *selected*
+# one, where held-out good images have their lowest loss; and the *best on test*, which DifferNet
+# reports and which looks at the test labels. Beside them stand scores *averaged* over the last
+# evaluations.
 
 # %%
 run.model

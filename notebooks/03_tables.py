@@ -51,10 +51,11 @@ csv, md, tex
 # %% [markdown]
 # ## AUROC beside the published numbers
 #
-# Four tables for each data set. The *last epoch* is decided before the test set is seen. The epoch
-# with the lowest *loss of held-out good images* is chosen without the test set too. The *best epoch
-# on the test set* looks at the test labels, as DifferNet's published code does, and is too good by
-# construction. The last table is of scores averaged over the last three evaluations.
+# Up to four tables for each data set. The *last epoch* is decided before the test set is seen. The
+# epoch with the lowest *loss of held-out good images*, where some were held out, is chosen without
+# the test set too. The *best epoch on the test set* looks at the test labels, as DifferNet's
+# published code does, and is too good by construction. The last table is of scores averaged over
+# the last three evaluations.
 
 # %%
 Markdown(md.read_text(encoding="utf-8"))
@@ -75,4 +76,4 @@ means = means.reindex(pd.MultiIndex.from_frame(table[keys].drop_duplicates()))
 (means["best_on_test"] - means["last"]).round(2)
 
 # %% [markdown]
-# What attention adds, `06_study` says: there the seeds of each pair are the same.
+# What attention adds is in `06_study`, which compares runs with the same seed.

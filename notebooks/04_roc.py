@@ -14,7 +14,7 @@
 # ---
 
 # %% [markdown]
-# # ROC curves: at which price does a detector find the anomalies?
+# # ROC curves: at what cost in false alarms does a detector find the anomalies?
 #
 # **Question.** How many anomalous images are found at how many false alarms, and do DifferNet and
 # AttentDifferNet differ by more than their seeds do?

@@ -17,7 +17,7 @@
 # # What is attention worth, and could chance have made it?
 #
 # **Question.** Does AttentDifferNet beat plain DifferNet by more than seeds and test images vary,
-# and how much of a gain does the choice of the epoch make alone?
+# and how much does the choice of the epoch alone add?
 #
 # Made from the scores in finished run folders: nothing is trained.
 
@@ -55,8 +55,8 @@ Markdown(text.read_text(encoding="utf-8"))
 # %% [markdown]
 # ## Differences
 #
-# An interval that holds zero: the data cannot tell this variant from plain DifferNet. Two or three
-# seeds make the intervals too narrow, so that the reverse is weaker evidence than it looks.
+# Where an interval contains zero, the data cannot tell this variant from plain DifferNet. Two or
+# three seeds make the intervals too narrow, so that the reverse is weaker evidence than it looks.
 
 # %%
 pictures = forest.draw_paired(folder)

@@ -61,7 +61,7 @@ for sheet in (overview.summary_sheet(found, table), *overview.published_sheets(f
 # %%
 missing = overview.unfinished(folder)
 listed = "\n".join(f"- {line}" for line in missing)
-whole = "All runs that were asked for are finished."
+whole = "All runs that were asked for are finished." if records.asked_cells(folder) else ""
 Markdown(f"### Not finished ({len(missing)})\n\n{listed}" if missing else whole)
 
 # %% [markdown]
@@ -74,7 +74,7 @@ for sheet in report.auroc_sheets(found, table).values():
 # %% [markdown]
 # ## How sure the numbers are
 #
-# An interval that holds zero: the data cannot tell this variant from plain DifferNet.
+# Where an interval contains zero, the data cannot tell this variant from plain DifferNet.
 
 # %%
 for text in sorted((folder / "tables").glob("statistics.md")):

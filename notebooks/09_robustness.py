@@ -121,9 +121,9 @@ shares.describe().round(1).rename("percent of the image").to_frame().T
 table = robustness.measure(folder, parameters["dataset"], asked)
 
 # %% [markdown]
-# Are these the runs' own numbers? `run_auroc` is that of the run, of all its test images, with
-# angles drawn for each of them. AUROC at severity 0 differs from it by the choice of angles alone,
-# unless fewer images or views were asked for.
+# `run_auroc` is the AUROC that the run itself reported: all its test images, with angles drawn for
+# each of them. AUROC at severity 0 differs from it by the choice of angles alone, unless fewer
+# images or views were asked for.
 
 # %%
 untouched = table[table["severity"] == 0].drop_duplicates(["category", "variant", "seed"])
@@ -154,9 +154,9 @@ compared.pivot_table(index="method", columns="severity", values="difference", so
 # %% [markdown]
 # ## What becomes of the threshold
 #
-# AUROC asks whether anomalous images still lie above good ones *of the same corruption*. A
-# detector at work has one threshold, made of images as they were. Where all scores rise, AUROC may
-# stand while every good image is called anomalous; where they fall, nothing is found.
+# AUROC asks whether anomalous images still lie above good ones *of the same corruption*. A detector
+# at work has one threshold, set on clean images. Where all scores rise, AUROC may hold up while
+# every good image is called anomalous; where they fall, nothing is found.
 
 # %%
 drawn = decline.draw_decline(folder, parameters["dataset"], "false_alarms")

@@ -16,8 +16,8 @@
 # %% [markdown]
 # # One image, many maps: how much of what a map shows is the method's choice?
 #
-# **Question.** Where does one detector look in one image, and does the answer hold when the method,
-# the target, the layer, the scale or the number of views is another?
+# **Question.** Where does one detector look in one image, and does the answer survive another
+# method, target, layer, scale or number of views?
 #
 # The run must have kept its model (`save_model`). Training images are not needed.
 
@@ -46,6 +46,8 @@ found
 # Its score stands in the run's own unit; the percentile is that among the normal test images.
 
 # %%
+import torch
+
 from adnlib.evaluation import percentiles
 from adnlib.images import read_image, read_mask
 
@@ -56,7 +58,8 @@ row = test[test["label"] == 1].nlargest(1, "score_last").iloc[0]
 path = project_path(parameters["image"]) if parameters["image"] else folder / row["path"]
 pixels = read_image(path, size)
 masked = row["mask"] and not parameters["image"]
-mask = read_mask(folder / row["mask"], size) if masked else pixels[0] < 0
+none = torch.zeros_like(pixels[0], dtype=torch.bool)
+mask = read_mask(folder / row["mask"], size) if masked else none
 
 # %%
 score = model.score(pixels[None]).item()
