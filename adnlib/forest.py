@@ -65,7 +65,7 @@ def _figure(table: pd.DataFrame, warning: str) -> Figure:
         _panel(axes, rows, groups, variants)
         axes.set_title(SELECTION_NAMES[selection], fontsize="medium")
         axes.tick_params(labelleft=axes is panels[0])
-    if table[["low", "high"]].abs().max(axis=None) < 1:  # next to no difference anywhere
+    if table[["low", "high"]].abs().to_numpy().max() < 1:  # next to no difference anywhere
         panels[0].set_xlim(-1, 1)
     figure.text(
         *(0.5, (legend + 0.15) / height),

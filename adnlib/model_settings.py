@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,6 +39,7 @@ MOST = {
 """So that no file fills memory or time before its tensors' shapes tell that it is forged."""
 
 _SEEDS = 1 << 32
+_TOO_OLD = "this build of torch has no code for a GPU as old as this machine's"
 
 
 @dataclass(frozen=True)
@@ -108,13 +110,16 @@ def stored_settings(stored: Mapping[str, Any], where: Path, **instead: Any) -> M
 
 
 def find_device(name: str) -> torch.device:
-    """The device of that name; "auto" is CUDA where there is one.
+    """The device of that name; "auto" is CUDA where there is a GPU that this torch has code for.
 
     Raises:
-        InputError: the name is none of a device, or a GPU is asked for and absent.
+        InputError: the name is none of a device, or a GPU is asked for that is absent or too old.
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
+        if name == "cuda" and _is_too_old(torch.device(name)):
+            warnings.warn(f"{_TOO_OLD}: the CPU is used.", stacklevel=1)
+            name = "cpu"
     if not re.fullmatch(r"cpu|cuda(:[0-9]{1,2})?", name):
         raise InputError(f"device is {name!r}: choose auto, cpu, cuda or cuda:<index>.")
     device = torch.device(name)
@@ -123,4 +128,14 @@ def find_device(name: str) -> torch.device:
             f"device is {name!r}, but torch sees {torch.cuda.device_count()} CUDA devices: "
             "choose cpu, or install a CUDA build of torch and its driver."
         )
+    if device.type == "cuda" and _is_too_old(device):
+        raise InputError(f"device is {name!r}: {_TOO_OLD}. Choose cpu, or install an older torch.")
     return device
+
+
+def _is_too_old(device: torch.device) -> bool:
+    """Whether torch, which itself only warns of it, was built for newer NVIDIA GPUs alone."""
+    built_for = [re.match(r"sm_(\d+)", name) for name in torch.cuda.get_arch_list()]
+    oldest = min((int(found[1]) for found in built_for if found), default=0)
+    major, minor = torch.cuda.get_device_capability(device)
+    return 10 * major + minor < oldest

@@ -16,6 +16,7 @@ from adnlib.datasets import read_samples
 from adnlib.demo import make_demo
 from adnlib.explain import saliency
 from adnlib.inputs import good_files
+from adnlib.model_settings import find_device
 from adnlib.training import hold_out
 from adnlib.views import draw_angles
 
@@ -374,3 +375,20 @@ def test_the_loss_of_many_images_is_the_mean_of_each():
     embedded = model.embed(many, model.test_angles(17))
     each = [model.loss_embeddings(one[None]) for one in embedded]
     assert model.loss_embeddings(embedded) == pytest.approx(np.mean(each), rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("capability", "serves"), [((6, 1), False), ((7, 5), True), ((9, 0), True)]
+)
+def test_a_gpu_that_torch_has_no_code_for_is_left_alone(capability, serves, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "get_arch_list", lambda: ["sm_90a", "sm_75", "compute_120"])
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)
+    if serves:
+        assert find_device("auto").type == find_device("cuda").type == "cuda"
+        return
+    with pytest.warns(UserWarning, match=r"no code for a GPU as old .* the CPU is used"):
+        assert find_device("auto").type == "cpu"
+    with pytest.raises(InputError, match=r"device is 'cuda': .* Choose cpu"):
+        find_device("cuda")

@@ -221,6 +221,7 @@ def test_jobs_on_the_cpu_follow_cores_and_memory(
 def test_each_gpu_has_one_run_that_sees_it_as_the_first(options, monkeypatch, device, gpus):
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    monkeypatch.setattr("torch.cuda.get_device_capability", lambda _: (9, 0))
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,7")
     monkeypatch.setattr(machine, "cores", lambda: 8)
     made = make_plan(dataclasses.replace(options, device=device))
