@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Callable
 
 import numpy as np
+import torch
 
 from adnlib.corruptions import RULES, corrupt
 from adnlib.datasets import some_of_each_label
@@ -70,7 +71,7 @@ class Exposure:
             "held_out": self._held_paths,
         }
         self._kept: dict[str, list[float]] = self._read()
-        self._model: AttentDifferNet | None = None
+        self._look: Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]] | None = None
         self._images: Pixels | None = None
 
     def untouched(self) -> Array:
@@ -125,11 +126,11 @@ class Exposure:
         return scores
 
     def _score(self, images: Pictures) -> list[float]:
-        if self._model is None:
-            self._model = AttentDifferNet.load(self._run.folder, str(self._device))
-            settings = self._model.settings
-            self._model.settings = dataclasses.replace(settings, test_views=self.views)
-        return self._model.score(images).tolist()
+        if self._look is None:
+            model = AttentDifferNet.load(self._run.folder, str(self._device))
+            model.settings = dataclasses.replace(model.settings, test_views=self.views)
+            self._look = model.scorer()
+        return [self._look(image)[0].item() for image in images]
 
     def _test_images(self) -> Pixels:
         if self._images is None:
