@@ -39,6 +39,7 @@ ELSEWHERE = {
     r"(\.venv/bin/)?voila .*": "tests/test_explore_page.py",
     r"CUDA_VISIBLE_DEVICES=.*": "needs GPUs",
     r"./run_all\.sh .*precision=tf32.*": "needs a GPU",
+    r"bash benchmarks/gpu\.sh .*": "needs a GPU",
     r"DIR/.*": "folders, no command",
     r"folder > .*": "a drawing, no command",
 }
