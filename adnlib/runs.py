@@ -24,7 +24,7 @@ from adnlib.catalogue import category_name, dataset_name
 from adnlib.errors import InputError, writing
 from adnlib.evaluation import roc
 from adnlib.explain import saliency
-from adnlib.folders import DONE, is_done, kept_settings, run_folder, take, write_json
+from adnlib.folders import DONE, is_done, kept_settings, run_folder, take, whole, write_json
 from adnlib.images import load_images
 from adnlib.model import AttentDifferNet
 from adnlib.model_files import JSON_NAME, TENSORS_NAME
@@ -158,11 +158,13 @@ class Run:
                 "seconds": time.perf_counter() - self._began,
             }
             rows.append(row)
+            self.history = pd.DataFrame(rows)
+            # Look by look, so that hours of a run that is stopped are not lost to the eye.
+            with writing(self.folder), whole(self.folder / "history.csv") as beside:
+                self.history.to_csv(beside, index=False)
             say(self._progress(row))
-        self.history = pd.DataFrame(rows)
         self.scores = self._scored(test, scores)
         with writing(self.folder):
-            self.history.to_csv(self.folder / "history.csv", index=False)
             self.scores.to_csv(self.folder / "scores.csv", index=False)
             if held:
                 table = self._scored(holdout, held_scores)

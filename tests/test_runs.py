@@ -51,6 +51,23 @@ def whole_run(settings):
     return run, run.finish()
 
 
+def test_a_run_that_is_stopped_leaves_the_looks_that_it_had(settings):
+    run = runs.Run(dataclasses.replace(settings, epochs=9))
+    run.load_images()
+    said = []
+
+    def stop_at_the_third(line):
+        said.append(line)
+        if len(said) == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run.train(say=stop_at_the_third)
+    history = pd.read_csv(run.folder / "history.csv")
+    assert history["epoch"].tolist() == [2, 4, 6]
+    assert {left.name for left in run.folder.iterdir()} == {".lock", "params.json", "history.csv"}
+
+
 def test_a_run_is_filed_under_the_catalogues_names(data_root, settings, tmp_path):
     (tmp_path / "root").mkdir()
     (tmp_path / "root" / "MVTec").symlink_to(data_root / "sets")
