@@ -78,7 +78,7 @@ class GateMonitor:
         self._moments: dict[str, torch.Tensor] = {}
 
     def forget(self) -> None:
-        """What was seen so far; in place, where a recorded step of training goes on to count."""
+        """Forget what was seen so far; in place, since a recorded step goes on adding to it."""
         for moments in self._moments.values():
             moments.zero_()
 
@@ -113,5 +113,7 @@ class GateMonitor:
 def _gates(moments: torch.Tensor) -> Gates:
     """From number, sum and sum of squares."""
     count, total, squares = moments.tolist()
+    if not count:
+        return Gates(math.nan, math.nan)
     mean = total / count
     return Gates(mean, math.sqrt(max(squares / count - mean**2, 0.0)))

@@ -30,6 +30,16 @@ def test_gate_monitor_without_attention():
     assert all(math.isnan(value) for value in monitor.mean_and_std())
 
 
+def test_gates_are_nan_when_all_that_was_seen_is_forgotten():
+    network = nn.Sequential(nn.Identity())
+    couple(network, {"0": create_attention("se", 8, 2)})
+    with GateMonitor(network) as monitor:
+        network(torch.randn(2, 8, 3, 3))
+    monitor.forget()
+    for gates in (monitor.mean_and_std(), monitor.by_site()["0"]):
+        assert all(math.isnan(value) for value in gates)
+
+
 def test_gate_monitor_tells_the_sites_apart():
     network = nn.Sequential(nn.Identity(), nn.Identity(), nn.Identity())
     blocks = {"0": "constant", "1": "cbam", "2": "identity"}
