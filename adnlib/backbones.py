@@ -1,7 +1,7 @@
 """The embedding: a frozen network over several scales of a view, with attention coupled in.
 
-uint8 views go in, one vector of pooled features a view comes out. The network of ImageNet is
-frozen; the attention blocks may be trained.
+uint8 views go in, one vector of pooled features per view comes out. The network of ImageNet
+is frozen; the attention blocks may be trained.
 """
 
 from __future__ import annotations

@@ -91,7 +91,7 @@ CATALOGUE: dict[str, DatasetInfo] = {
         {},
         "https://doi.org/10.1007/s10845-021-01906-9",
         "private",
-        "nothing can be downloaded; who has it brings it as "
+        "not available for download; if you have it, lay it out as "
         "semiconductor_wafer/<wafer type>/{train/good, test/good, test/<defect>}",
     ),
     "mtd": DatasetInfo(

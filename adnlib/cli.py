@@ -64,7 +64,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 class _Parser(argparse.ArgumentParser):
-    """argparse that raises an InputError in the place of its own exit."""
+    """argparse that raises an InputError instead of exiting."""
 
     def error(self, message: str) -> NoReturn:
         raise InputError(f"{message}; see --help.")

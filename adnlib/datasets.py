@@ -42,10 +42,11 @@ class Found:
 def find(data_root: Path) -> list[Found]:
     """All categories in a folder of data sets, in one data set or in one category, sorted.
 
-    A category is a folder with `train` or `test` beneath; its data set is the folder around it.
+    A category is a folder with `train` or `test` beneath; its data set is the folder around it. One
+    that lies more than three folders deep is not found.
 
     Raises:
-        InputError: there is no such folder.
+        InputError: there is no such folder, or one in it may not be read.
     """
     check_folder(data_root, "give the folder that holds the data sets")
     return sorted(

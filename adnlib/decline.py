@@ -58,7 +58,7 @@ def write_sheets(results: str | Path, dataset: str) -> Path:
 
 
 def draw_decline(results: str | Path, dataset: str, measure: str = "auroc") -> list[Path]:
-    """Draw `figures/robustness_<dataset>.png` and `.pdf`: one panel a corruption, a line a variant.
+    """Draw `figures/robustness_<dataset>.png` and `.pdf`: panels by corruption, lines by variant.
 
     Args:
         results: a results folder, such as `results/demo`.
@@ -115,7 +115,7 @@ def _with_all(
 
 
 def _means(table: pd.DataFrame, measure: str) -> dict[tuple[str, str], pd.DataFrame]:
-    """By variant and corruption: what `_of_seeds` gives, one row a severity."""
+    """By variant and corruption: what `_of_seeds` gives, one row per severity."""
     means = {}
     for (variant, kind), rows in table.groupby(["variant", "corruption"]):
         of_severities = {

@@ -24,7 +24,7 @@ from adnlib.errors import InputError
 
 
 class Gaussian:
-    """Squared Mahalanobis distance to the good images' embeddings, a feature.
+    """Squared Mahalanobis distance to the good images' embeddings, per feature.
 
     Rippel et al. 2020 (https://arxiv.org/abs/2005.14140), section III; the covariance is shrunk
     after Ledoit and Wolf 2004, as there, since there are fewer images than features. Its unit is
@@ -45,8 +45,8 @@ class Gaussian:
 class Neighbours:
     """Mean Euclidean distance to the nearest of the good images' embeddings.
 
-    Bergman et al. 2020 (https://arxiv.org/abs/2002.10445), section 3, with the distance in the
-    place of its square.
+    Bergman et al. 2020 (https://arxiv.org/abs/2002.10445), section 3, with the distance
+    instead of its square.
 
     Args:
         neighbours: how many of the nearest embeddings are taken.

@@ -78,7 +78,7 @@ class EmbeddingFlow(nn.Module):
 
     @torch.no_grad()
     def loss_embeddings(self, embedded: torch.Tensor) -> float:
-        """Mean negative log-likelihood of embeddings (N, V, features), nats a feature."""
+        """Mean negative log-likelihood of embeddings (N, V, features), nats per feature."""
         losses = [
             negative_log_likelihood(*passed) * len(some)
             for some, passed in self._through_flow(embedded)

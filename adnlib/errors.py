@@ -36,12 +36,12 @@ def writing(path: Path, instead: str = "another place") -> Iterator[None]:
     """Make an InputError of what the system says while a file is written.
 
     Args:
-        path: what the user knows it as.
+        path: the path as the user named it.
         instead: what the user may give in its place.
     """
     try:
         yield
-    except BrokenPipeError:  # who reads has had enough, which is no mistake
+    except BrokenPipeError:  # the reader closed the pipe, which is no mistake
         raise
     except OSError as error:
         full = error.errno in (None, errno.ENOSPC, errno.EDQUOT)  # safetensors gives no number

@@ -34,7 +34,7 @@ _OVER_SEEDS = (
 
 
 def draw_roc(results: str | Path, dataset: str) -> list[Path]:
-    """Draw `figures/roc_<dataset>.png` and `.pdf`: one panel a category, one line a variant.
+    """Draw `figures/roc_<dataset>.png` and `.pdf`: a panel per category, a line per variant.
 
     Scores are of the last epoch. A line is the mean over seeds at each false positive rate, its
     band reaches from the lowest to the highest seed. The legend gives the mean and the standard

@@ -16,7 +16,7 @@ from adnlib.errors import InputError, reading
 
 IMAGE_SUFFIXES = (".bmp", ".jfif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 HEAT_SUFFIX = ".heat.png"
-"""Of the pictures of heat that `score` writes, behind an image's whole name: no images to read."""
+"""Appended to an image's whole name for its heat map; files so named are not read."""
 _OTHER_SUFFIXES = (".avif", ".dng", ".gif", ".heic", ".heif", ".jp2", ".jxl")
 
 
@@ -93,14 +93,14 @@ def is_image(name: str) -> bool:
 
 
 def warn_of_others(folder: str, names: Iterable[str]) -> None:
-    """Say which of these files in a folder are photographs that nothing here reads."""
+    """Warn of photographs in formats that are not read here."""
     seen = [name.lower() for name in names if not is_hidden(name)]
     others = [Path(name).suffix for name in seen if name.endswith(_OTHER_SUFFIXES)]
     if others:
         warnings.warn(
             f"left out in {folder!r}: {len(others)} of {', '.join(sorted(set(others)))}; convert "
             "what is to be read, such as to PNG.",
-            stacklevel=1,  # so that it is said once a folder, whoever asks
+            stacklevel=1,  # so that it is said once per folder, whoever asks
         )
 
 

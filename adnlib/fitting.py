@@ -104,7 +104,7 @@ def summary(model: AttentDifferNet) -> list[str]:
 class Progress:
     """How far a fit is, and how long it will take.
 
-    On a terminal it is one line that is rewritten, else a line an epoch on standard error.
+    On a terminal it is one line that is rewritten, else a line per epoch on standard error.
     """
 
     def __init__(self, stream: TextIO | None = None) -> None:

@@ -133,7 +133,7 @@ def _each_table(
     shares: dict[str, dict[str, float]],
     aurocs: dict[tuple[str, str, int], float],
 ) -> pd.DataFrame:
-    """One row a category, variant or baseline, and seed, in percent: `MEASURES`, the shares, and
+    """One row per category, variant or baseline, and seed, in percent: `MEASURES`, the shares, and
     the run's own AUROC of images."""
     keys = sorted(looks, key=lambda key: (key[0], _order(key[1]), key[2]))
     return pd.DataFrame(

@@ -1,4 +1,4 @@
-"""What a user calls images, files or arrays alike, as the pixels that a model takes."""
+"""Whatever a user gives as images (files, arrays, tensors), as the pixels that a model takes."""
 
 from __future__ import annotations
 

@@ -70,7 +70,7 @@ def worst(
     """The worst false alarms and the worst missed anomalies at a threshold.
 
     Args:
-        scores: one row a test image, with path, label and the column of scores.
+        scores: one row per test image, with path, label and the column of scores.
         column: such as "score_last".
         threshold: in the unit of the scores.
         most: how many rows of each, at most.
@@ -113,8 +113,8 @@ def start(scores: pd.DataFrame, held_out: pd.DataFrame | None, column: str) -> S
     """Where the threshold begins, without a look at a label of the test images.
 
     Args:
-        scores: one row a test image.
-        held_out: one row a held-out good image, or None.
+        scores: one row per test image.
+        held_out: one row per held-out good image, or None.
         column: such as "score_last".
 
     Raises:

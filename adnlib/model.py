@@ -160,7 +160,7 @@ class AttentDifferNet(EmbeddingFlow):
         return self
 
     def train_epochs(self, images: Pictures) -> Iterator[Epoch]:
-        """Train on uint8 (N, 3, S, S), one epoch a step of the iterator."""
+        """Train on uint8 (N, 3, S, S), one epoch per step of the iterator."""
         self.threshold = self.heat_scale = self.fitted = None
         self._is_new = False
         pixels = self._read(images).near(self.device)

@@ -36,7 +36,8 @@ MOST = {
     "scales": 8,
     "test_views": 1 << 12,
 }
-"""So that no file fills memory or time before its tensors' shapes tell that it is forged."""
+"""Bounds, so that a forged file cannot exhaust memory or time before its tensors' shapes give it
+away."""
 
 _SEEDS = 1 << 32
 _TOO_OLD = "this build of torch has no code for a GPU as old as this machine's"

@@ -59,7 +59,7 @@ def closing_text(results: str | Path) -> str:
 
 
 def summary_sheet(found: Sequence[FinishedRun], table: pd.DataFrame) -> Sheet:
-    """One row a data set and method: AUROC over all common categories, by epoch selection.
+    """One row per data set and method: AUROC over all common categories, by epoch selection.
 
     Args:
         found: the runs.

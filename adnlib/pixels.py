@@ -60,7 +60,7 @@ class Pixels:
         return (self[i] for i in range(len(self)))
 
     def put(self, position: int, image: np.ndarray) -> None:
-        """Have an image (3, S, S) at a position; by several threads at once, if they like."""
+        """Store an image (3, S, S) at a position; safe from several threads."""
         self._stored[int(self._positions[position])].numpy()[:] = image  # torch would start threads
         self._let_go()
 
@@ -79,7 +79,7 @@ class Pixels:
         return Pixels(self._stored, self._positions[chosen], self._mapped)
 
     def near(self, device: torch.device) -> Pixels:
-        """Themselves on that GPU if a third of its free memory holds them; else as they are."""
+        """A copy on that GPU if a third of its free memory holds it; else self."""
         if device.type != "cuda":
             return self
         free, _ = torch.cuda.mem_get_info(device)
@@ -91,7 +91,8 @@ class Pixels:
         return Pixels(moved)
 
     def _let_go(self) -> None:
-        """What was touched stays in the system's cache, which gives way, and is ours no longer."""
+        """Release the pages just touched; they stay in the system's cache, which shrinks when
+        memory is short."""
         if self._mapped:
             self._mapped.madvise(mmap.MADV_DONTNEED)
 

@@ -26,7 +26,7 @@ PRECISIONS: dict[str, torch.dtype | None] = {
 """By name, what the convolutions' inputs and weights are cast to; sums are in fp32 in each."""
 
 SWITCHES = RLock()
-"""Held by who has changed torch's switches, which are the process's: threads take turns."""
+"""Held while torch's switches, which belong to the process, are changed: threads take turns."""
 
 _CUDNN: Any = torch.backends.cudnn  # whose parts mypy does not see
 _MKLDNN: Any = torch.backends.mkldnn
@@ -38,7 +38,7 @@ _INSTRUCTIONS = {"fp16": ("avx512_fp16", "fp16_arith"), "bf16": ("avx512_bf16", 
 
 
 def check_precision(precision: str, device: torch.device) -> None:
-    """Refuse a precision that a device has not, since it would compute in another without a word.
+    """Refuse a precision that the device lacks: it would silently compute in another.
 
     A CPU without instructions for fp16 or bf16 computes them by a detour, which is warned of.
 

@@ -27,7 +27,7 @@ _IDLE: defaultdict[torch.device, list[Any]] = defaultdict(list)  # streams that 
 
 
 class Replayed:
-    """A work that a GPU with room for it does by a recording.
+    """Work that a GPU with enough free memory replays from a recording.
 
     A few calls for inputs of some shapes do the work, the next one records it, and from then on it
     is played. On other devices it is the work itself.

@@ -109,12 +109,12 @@ def measure(
         say: given a line for each corruption of a run.
 
     Returns:
-        One row a run, corruption and severity; severity 0, the untouched images, stands with every
-        corruption. `value` is the corruption's parameter. In percent: `auroc`, its `difference` to
-        severity 0 in points, `false_alarms` (good images above the run's threshold), `recall`
-        (anomalous ones above it), `run_auroc` (the run's own, last epoch). The threshold is for a
-        rate of `FPR` by `held_out` images, and NaN is what it gives where there are none.
-        `good_score` is the median score of good images, that of severity 0 being 1.
+        One row per run, corruption and severity; severity 0, the untouched images, stands with
+        every corruption. `value` is the corruption's parameter. In percent: `auroc`, its
+        `difference` to severity 0 in points, `false_alarms` (good images above the run's
+        threshold), `recall` (anomalous ones above it), `run_auroc` (the run's own, last epoch). The
+        threshold is for a rate of `FPR` by `held_out` images, and NaN is what it gives where there
+        are none. `good_score` is the median score of good images, that of severity 0 being 1.
 
     Raises:
         InputError: there is no finished run with a model, none can be read, or images are gone or

@@ -58,8 +58,8 @@ class Run:
         folder: where the results go.
         samples: the table of images (`datasets.read_samples`), without unreadable ones once loaded.
         model: the detector.
-        history: one row an evaluation.
-        scores: one row a test image.
+        history: one row per evaluation.
+        scores: one row per test image.
 
     Raises:
         InputError: data, device or settings cannot be used; the folder is taken by another process,

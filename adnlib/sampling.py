@@ -68,7 +68,7 @@ class BankedViews:
     """Every batch is of some of the views that each image has in the bank, none of them twice."""
 
     def __init__(self, made: FreshViews, views: int) -> None:
-        """Embed the views of each image that a batch of `made` would be of; draw so many of them.
+        """Embed once the views that `made` draws of each image; a batch then takes `views` of them.
 
         The bank lies on the embedding's device.
         """

@@ -1,4 +1,4 @@
-"""What of a detector its folder keeps, and what comes from ImageNet's weights again."""
+"""Which parts of a detector its folder keeps, and which come from ImageNet's weights again."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _BY_NAME = ("imagenet", "random")  # other weights are a file of the user's, whi
 
 @dataclass(frozen=True)
 class Fitted:
-    """What a fit did; losses are in nats a feature."""
+    """What a fit did; losses are in nats per feature."""
 
     images: int
     """Trained on."""

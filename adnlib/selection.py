@@ -147,7 +147,7 @@ def choose_images(
 
 
 def listed(chosen: Sequence[Chosen], dataset: str) -> pd.DataFrame:
-    """What was chosen, one row an image, for `gradcam_<dataset>_images.csv`."""
+    """What was chosen, one row per image, for `gradcam_<dataset>_images.csv`."""
     tables = []
     for category in chosen:
         table = category.images.drop(columns="row")

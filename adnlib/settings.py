@@ -27,7 +27,7 @@ def check_names(given: Iterable[str], known: Iterable[str], what: str = "setting
 
 
 def check_types(settings: Any) -> None:
-    """Raise InputError for the first field of a dataclass that has not its default's type."""
+    """Raise InputError for the first field whose value is not of its default's type."""
     for field in dataclasses.fields(settings):
         check_type(field.name, getattr(settings, field.name), field.default)
 

@@ -125,7 +125,7 @@ def delong(labels: ArrayLike, first: ArrayLike, second: ArrayLike) -> DeLong:
 
 
 def wilcoxon(differences: Sequence[float]) -> Wilcoxon:
-    """Test whether paired differences, one a category or a seed, lie about zero.
+    """Test whether paired differences, one per category or seed, lie about zero.
 
     Pairs without a difference have no rank (Wilcoxon 1945, doi:10.2307/3001968), though they are
     counted among the pairs. Fewer than six pairs cannot reach p < 0.05 whatever they show.

@@ -62,7 +62,7 @@ class TrainingSettings:
     attention_rate: float = 1.0
     """Attention's step size as a share of the flow's."""
     flow_average: float = 0.0
-    """Decay a step of a moving average of the flow's weights, which scores then use; 0: none."""
+    """Decay per step of a moving average of the flow's weights, which scores then use; 0: none."""
 
     def __post_init__(self) -> None:
         check_positive(vars(self), "epochs", "batch_images", "train_views", "learning_rate")
@@ -88,7 +88,7 @@ class Epoch:
     epoch: int
     """Counted from 1."""
     train_loss: float
-    """Mean negative log-likelihood of the views, nats a feature."""
+    """Mean negative log-likelihood of the views, nats per feature."""
     feature_variance: float
     """Variance of a feature over the epoch's views, mean over features; NaN of one view."""
     gate_mean: float
@@ -136,7 +136,7 @@ def train(
     settings: TrainingSettings,
     seed: int,
 ) -> Iterator[Epoch]:
-    """Train in place, one epoch a step of the iterator, so that the caller may look in between.
+    """Train in place, one epoch per step of the iterator, so that the caller may look in between.
 
     Args:
         images: uint8 (N, 3, S, S), good ones only; batches are moved to the embedding's device.

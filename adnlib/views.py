@@ -16,7 +16,7 @@ _FRACTION_BITS = 16
 
 
 def rotate(images: torch.Tensor, angles: torch.Tensor) -> torch.Tensor:
-    """Turn square images counter-clockwise about their centre, one angle an image.
+    """Turn square images counter-clockwise about their centre, one angle per image.
 
     Args:
         images: (N, C, S, S), any dtype.
@@ -28,11 +28,11 @@ def rotate(images: torch.Tensor, angles: torch.Tensor) -> torch.Tensor:
         (https://pillow.readthedocs.io/en/stable/reference/Image.html#PIL.Image.Image.rotate).
 
     Raises:
-        ValueError: the images are not square, or there is not one angle an image.
+        ValueError: the images are not square, or there is not one angle per image.
     """
     count, channels, height, width = images.shape
     if height != width or angles.shape != (count,):
-        raise ValueError(f"one angle a square image, got {images.shape} and {angles.shape}")
+        raise ValueError(f"one angle per square image, got {images.shape} and {angles.shape}")
     table = pixel_table(images, images.new_zeros(channels))
     maps = turns(angles, height).to(images.device, non_blocking=True)
     return views_from(table, torch.arange(count, device=images.device), maps, height)
@@ -151,7 +151,8 @@ def _line(along_x: torch.Tensor, along_y: torch.Tensor, size: int) -> torch.Tens
 
 
 def _frame(size: int) -> int:
-    """How far outside a square image its views look, px: half of what the diagonal is longer."""
+    """How far outside a square image its views look, px: half of what the diagonal
+    exceeds the side by."""
     return math.ceil(size * (math.sqrt(2) - 1) / 2) + 1
 
 

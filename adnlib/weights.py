@@ -60,7 +60,8 @@ CKPT_SHA256 = "443c5bc35326b81e4ac7517b853fd22d3effe38783697d87e2ec65cb01d744b1"
 class Weights:
     """A network's tensors, of AlexNet the five convolutions: float32, named as in torchvision.
 
-    `sha256` is of the numbers alone, the same whichever route they came by; `source` says which.
+    `sha256` is of names, shapes and numbers, the same whichever route they came by; `source` says
+    which.
     """
 
     tensors: dict[str, Tensor]
@@ -228,7 +229,7 @@ def _checked(state: object, source: str, shapes: Mapping[str, tuple[int, ...]] =
         if not isinstance(tensor, Tensor):
             raise InputError(f"it holds no tensor {name}")
         if tuple(tensor.shape) != shape:
-            raise InputError(f"{name} has shape {tuple(tensor.shape)} in the place of {shape}")
+            raise InputError(f"{name} has shape {tuple(tensor.shape)} instead of {shape}")
         tensors[name] = tensor.detach().to(torch.float32).contiguous()
         if not tensors[name].isfinite().all():
             raise InputError(f"{name} holds numbers that are not finite")

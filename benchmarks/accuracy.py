@@ -4,10 +4,11 @@
 
 Takes finished runs with their models (`save_model`). Four ways to choose angles: "own" draws them
 for every image, as a run does with random ones; "shared" draws them once for all images, as `adnlib
-score` does; "even" and "grid" are those of `test_angles`. What is drawn, is drawn `--draws` times,
-with replacement from 192 even angles, at which every image is embedded once. The time is that of
+score` does; "even" and "grid" are those of `test_angles`. Random angles are drawn `--draws` times,
+with replacement, from 192 even ones, at which every image is embedded once. The time is that of
 some of the images, one after the other and at so many views each, decoding not included. Draws
-curves for each category, mean over seeds, and writes the numbers beside the picture.
+curves for each category, mean over seeds, and writes the numbers, AUROC in percent, beside the
+picture.
 """
 
 from __future__ import annotations

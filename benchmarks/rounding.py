@@ -4,8 +4,8 @@
 
 Inputs, weights and outputs of the backbone's convolutions are rounded to the format; products and
 sums stay in fp32, as they do in hardware that has it. With `--native` the device itself computes in
-the format, which it should have. Writes a row a precision, seed and look at
-the test images, and prints AUROC at the last look and at the best one.
+the format, which it should have. Writes a row per precision, seed and look
+at the test images, AUROC in percent, and prints it at the last look and at the best one.
 """
 
 from __future__ import annotations

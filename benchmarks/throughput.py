@@ -3,9 +3,10 @@
     python benchmarks/throughput.py --device cpu --data DIR/mvtec_ad/bottle
 
 Both train from the same weights for the same number of epochs and score the same test images at the
-same number of views, decoding included. AUROC stands beside the seconds, since fast and wrong is
-easy. The published way is in fp32; ours is timed in each precision asked for. Writes a CSV, a row a
-seed, implementation and precision; the last line is for programs, and of the first precision.
+same number of views, decoding included. AUROC, from 0 to 1, stands beside the seconds, since fast
+and wrong is easy. The published way is in fp32; ours is timed in each precision asked for. Writes a
+CSV, a row per seed, implementation and precision; the last line is for programs, and of the first
+precision.
 """
 
 from __future__ import annotations

@@ -36,7 +36,7 @@ parameters = check_parameters(globals(), ["results", "dataset"])
 # %% [markdown]
 # ## Draw
 #
-# One panel a category, one line a variant. A line is the mean over seeds of the true positive
+# One panel per category, one line per variant. A line is the mean over seeds of the true positive
 # rate at each false positive rate; its band reaches from the lowest to the highest seed. The
 # scores are those of the last epoch.
 
