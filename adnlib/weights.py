@@ -148,14 +148,15 @@ def _from_file(
     except Exception:  # on a file that is not its own, torch's reader fails in a dozen ways
         reason = "it is damaged or holds something other than tensors"
     raise InputError(
-        f'The weights file {path} cannot be used: {reason}; give "imagenet" or a file of {network}.'
+        f"the weights file {str(path)!r} cannot be used ({reason}): give 'imagenet' or a file of "
+        f"{network}."
     )
 
 
 def _from_cache() -> Weights:
     path = cache_folder() / CACHE_FILE
     if not path.is_file():
-        raise InputError(f"{path} does not exist yet")
+        raise InputError(f"{str(path)!r} does not exist yet")
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             recorded = file.metadata() or {}
@@ -164,8 +165,8 @@ def _from_cache() -> Weights:
         if weights.sha256 != recorded.get("sha256"):
             raise InputError("its numbers do not have the recorded SHA-256")
     except (InputError, OSError, SafetensorError) as error:
-        damage = f"{path} is damaged or unreadable: {_short(error)}"
-        warnings.warn(f"The cache file {damage}; the weights are fetched again.", stacklevel=3)
+        damage = f"{str(path)!r} is damaged or unreadable ({_short(error)})"
+        warnings.warn(f"the cache file {damage}: the weights are fetched again.", stacklevel=3)
         raise InputError(damage) from error
     return weights
 
@@ -259,7 +260,11 @@ def _store(weights: Weights) -> None:
             path.write_bytes(safetensors.torch.save(weights.tensors, metadata))
             path.replace(folder / CACHE_FILE)
     except OSError as error:
-        warnings.warn(f"The weights cannot be kept in {folder}: {_short(error)}.", stacklevel=3)
+        warnings.warn(
+            f"the weights cannot be kept in {str(folder)!r} ({_short(error)}): the next "
+            "run fetches them again.",
+            stacklevel=3,
+        )
 
 
 def _short(error: Exception) -> str:

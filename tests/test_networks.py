@@ -126,7 +126,7 @@ def test_weights_from_a_file(tmp_path, state, ending):
 
 def test_weights_of_another_network_are_refused(tmp_path, state):
     torch.save(state, tmp_path / "mine.pth")
-    with pytest.raises(InputError, match=r"mine\.pth cannot be used: .*layer1.*wide_resnet50_2"):
+    with pytest.raises(InputError, match=r"mine\.pth' cannot be used \(.*layer1.*wide_resnet50_2"):
         load_weights("wide_resnet50_2", build("wide_resnet50_2"), str(tmp_path / "mine.pth"))
 
 

@@ -217,9 +217,9 @@ def test_file_that_cannot_be_read(tmp_path):
         (tmp_path / name).write_text("hello")
         with pytest.raises(InputError, match=re.escape(name)):
             weights.load_alexnet(str(tmp_path / name))
-    with pytest.raises(InputError, match='give "imagenet"'):
+    with pytest.raises(InputError, match="give 'imagenet'"):
         weights.load_alexnet("imagnet")
-    with pytest.raises(InputError, match=r"~nobody_of_this_name/x\.pth .*does not exist"):
+    with pytest.raises(InputError, match=r"~nobody_of_this_name/x\.pth' .*does not exist"):
         weights.load_alexnet("~nobody_of_this_name/x.pth")
 
 

@@ -112,7 +112,7 @@ def _check(settings: _Settings) -> None:
     for name, bound in least.items():
         if getattr(settings, name) < bound:
             raise InputError(
-                f"The demo setting {name} is {getattr(settings, name)}; give {bound} or more."
+                f"the demo setting {name} is {getattr(settings, name)}: give {bound} or more."
             )
 
 
@@ -164,8 +164,8 @@ def _save(pixels: np.ndarray, path: Path) -> None:
 def _refuse_foreign(place: Path) -> None:
     if place.exists() and _made_with(place) is None:
         raise InputError(
-            f"{place} exists but was not made as a demo set (it has no {MARKER}); "
-            "move it away or choose another folder for the demo images."
+            f"{str(place)!r} was not made as a demo set (it has no {MARKER}): move it away, or "
+            "give another folder for the demo images."
         )
 
 
