@@ -16,6 +16,11 @@ class InputError(ValueError):
     """
 
 
+def one_line(error: BaseException) -> str:
+    """An error's text on one line, without a full stop; of one without text its type's name."""
+    return " ".join(str(error).split()).rstrip(".") or type(error).__name__
+
+
 @contextlib.contextmanager
 def reading(path: Path) -> Iterator[None]:
     """Make an InputError of what the system says while it is asked about a file or folder.

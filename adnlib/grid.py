@@ -15,7 +15,7 @@ from typing import Any
 import yaml
 
 from adnlib.catalogue import category_name, dataset_name
-from adnlib.errors import InputError
+from adnlib.errors import InputError, one_line
 from adnlib.parameters import project_path
 from adnlib.run_settings import Settings
 from adnlib.schema import ALL, check_grid
@@ -193,8 +193,7 @@ def read_yaml(path: Path, what: str) -> Any:
     except OSError as error:
         raise InputError(f"cannot read the {what} {path}: {error.strerror}.") from error
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        reason = " ".join(str(error).split())
-        raise InputError(f"the {what} {path} is not YAML: {reason}.") from error
+        raise InputError(f"the {what} {path} is not YAML: {one_line(error)}.") from error
 
 
 def read_value(text: str) -> Any:

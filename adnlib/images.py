@@ -17,7 +17,7 @@ from PIL import Image, UnidentifiedImageError
 from PIL.ExifTags import Base
 from tqdm import tqdm
 
-from adnlib.errors import InputError
+from adnlib.errors import InputError, one_line
 from adnlib.machine import cores
 from adnlib.pixels import Pixels, allocate
 
@@ -178,7 +178,7 @@ def _reason(path: Path, error: Exception) -> str:
 def _said(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
-    return " ".join(str(error).split()).rstrip(".") or type(error).__name__
+    return one_line(error)
 
 
 def _decoded(path: Path) -> Image.Image:

@@ -22,7 +22,7 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, cast
 
-from adnlib.errors import InputError
+from adnlib.errors import InputError, one_line
 from adnlib.files import is_hidden
 
 SUFFIXES = (".zip", ".tar", ".tar.gz", ".tar.xz", ".tgz", ".txz")
@@ -94,9 +94,8 @@ def open_archive(archive: Path, room: int) -> Iterator[list[Member]]:
     except _DAMAGE as error:
         if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
             raise  # the file system's; the archive's own lead nowhere, or to before its start
-        reason = " ".join(str(error).split()).rstrip(".") or type(error).__name__
         raise InputError(
-            f"{str(archive)!r} is damaged or cut short ({reason}): download it again."
+            f"{str(archive)!r} is damaged or cut short ({one_line(error)}): download it again."
         ) from None
 
 

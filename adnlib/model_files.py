@@ -25,7 +25,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from adnlib.errors import InputError, reading, writing
+from adnlib.errors import InputError, one_line, reading, writing
 from adnlib.flow import FlowSettings, build_flow
 from adnlib.model_schema import FILE_FORMAT, MODEL_SCHEMA
 from adnlib.version import __version__
@@ -113,7 +113,7 @@ def read(folder: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
             _refuse(path, "it is cut short, changed, or another model's")
         tensors = load_file(path)
     except (OSError, SafetensorError) as error:
-        _refuse(path, " ".join(str(error).split()))
+        _refuse(path, one_line(error))
     for name, tensor in tensors.items():
         if tensor.is_floating_point() and not tensor.isfinite().all():
             _refuse(path, f"{name} holds numbers that are not finite")
@@ -157,7 +157,7 @@ def _save_tensors(tensors: Mapping[str, torch.Tensor], path: Path) -> None:
     try:
         save_file({name: t.detach().cpu().contiguous() for name, t in tensors.items()}, path)
     except SafetensorError as error:  # which holds what the system said
-        raise OSError(" ".join(str(error).split())) from None
+        raise OSError(one_line(error)) from None
 
 
 def _read_json(path: Path) -> dict[str, Any]:
@@ -170,7 +170,7 @@ def _read_json(path: Path) -> dict[str, Any]:
     except InputError:
         raise
     except (OSError, ValueError, RecursionError) as error:
-        _refuse(path, " ".join(str(error).split()))
+        _refuse(path, one_line(error))
     if not isinstance(found, dict):
         _refuse(path, "it is no JSON object")
     version = found.get("format")

@@ -19,7 +19,7 @@ from typing import Any
 import jsonschema
 import torch
 
-from adnlib.errors import InputError
+from adnlib.errors import InputError, one_line
 from adnlib.inputs import Images, read_images
 from adnlib.model_schema import EXPORT_FORMAT, EXPORT_SCHEMA
 from adnlib.model_settings import ModelSettings, stored_settings
@@ -141,7 +141,7 @@ def _session(path: Path, device: str) -> Any:
             path.read_bytes(), options, providers=[*chosen, "CPUExecutionProvider"]
         )
     except Exception as error:  # onnxruntime's exceptions have no common class of their own
-        reason = " ".join(str(error).split())[:200]
+        reason = one_line(error)[:200]
         raise InputError(f"{str(path)!r} cannot be run ({reason}): export it again.") from None
     if device == "cuda" and _CUDA not in session.get_providers():  # it then runs on the CPU
         raise InputError(

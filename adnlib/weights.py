@@ -30,7 +30,7 @@ from torch import Tensor
 
 from adnlib import package_index
 from adnlib.cache import cache_folder
-from adnlib.errors import InputError
+from adnlib.errors import InputError, one_line
 
 KERNELS = {  # torchvision's layers; out, in, height, width; a bias has `out` numbers
     "features.0": (64, 3, 11, 11),
@@ -268,5 +268,4 @@ def _store(weights: Weights) -> None:
 
 
 def _short(error: Exception) -> str:
-    text = textwrap.shorten(str(error), 300, placeholder=" ...") or type(error).__name__
-    return text.rstrip(".")
+    return textwrap.shorten(one_line(error), 300, placeholder=" ...")
