@@ -25,6 +25,7 @@ from adnlib.figures import ALERT_COLOUR, line_style, save, style
 from adnlib.record import FinishedRun
 from adnlib.records import read_runs, read_tidy, sorted_variants
 from adnlib.report import alert, circumstances, dataset_title, with_spread
+from adnlib.robustness import table_path
 from adnlib.tables import Cell, Sheet
 from adnlib.threshold import FPR, needed
 from adnlib.variants import variant_title
@@ -50,7 +51,7 @@ def write_sheets(results: str | Path, dataset: str) -> Path:
     measured = _measured(results, dataset)
     of_measures = {measure: _with_all(*measured, measure) for measure in MEASURES}
     sheets = [_sheet(*runs, measure) for measure, runs in of_measures.items() if runs[0]]
-    path = Path(results) / "tables" / f"robustness_{dataset}.md"
+    path = table_path(results, dataset).with_suffix(".md")
     with writing(path.parent):
         text = ["# Under corruptions\n", *map(tables.markdown, sheets)]
         path.write_text("\n".join(text), encoding="utf-8")
@@ -92,7 +93,7 @@ def of_all_variants(table: pd.DataFrame, measure: str = "auroc") -> pd.DataFrame
 
 
 def _measured(results: str | Path, dataset: str) -> tuple[list[FinishedRun], pd.DataFrame]:
-    path = Path(results) / "tables" / f"robustness_{dataset}.csv"
+    path = table_path(results, dataset)
     if not path.is_file():
         raise InputError(f"{path} is not there: measure first, as the notebook 09_robustness does.")
     table = read_tidy(path)

@@ -22,7 +22,7 @@ from nbclient.exceptions import DeadKernelError
 
 from adnlib import progress
 from adnlib.errors import InputError, writing
-from adnlib.folders import DONE, FAILED, is_done, write_json
+from adnlib.folders import DONE, FAILED, LOG, REPORT, is_done, write_json
 from adnlib.machine import end_with
 from adnlib.parameters import project_path
 
@@ -54,7 +54,7 @@ def run_cell(plan: dict[str, Any], key: str) -> bool:
                 "02_train",
                 folder / "notebook.ipynb",
                 plan["cells"][key]["settings"],
-                folder / "log.txt",
+                folder / LOG,
                 environment,
             )
         if not is_done(folder):
@@ -94,7 +94,7 @@ def run_report(plan: dict[str, Any]) -> bool:
     if not run_notebook(plan, "07_report", {}):
         return False
     notebook = results / "notebooks" / "07_report.ipynb"
-    write_page(notebook, results / "report.html", f"AttentDifferNet: {plan['title']}")
+    write_page(notebook, results / REPORT, f"AttentDifferNet: {plan['title']}")
     return True
 
 

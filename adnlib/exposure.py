@@ -18,14 +18,13 @@ from adnlib.corruptions import RULES, corrupt
 from adnlib.datasets import some_of_each_label
 from adnlib.errors import InputError, writing
 from adnlib.evaluation import Array
-from adnlib.folders import write_json
+from adnlib.folders import HELD_OUT_SCORES, write_json
 from adnlib.images import load_images
 from adnlib.model import AttentDifferNet
 from adnlib.model_files import identity
 from adnlib.model_settings import find_device
 from adnlib.pixels import Pictures, Pixels
 from adnlib.record import FinishedRun
-from adnlib.runs import HOLDOUT
 
 KEPT = "robustness.json"
 """In the run's folder: the scores, and what they were made with."""
@@ -94,7 +93,7 @@ class Exposure:
 
     def _no_held_out(self) -> str:
         if not self._held_paths:
-            return f"it has no {HOLDOUT}"
+            return f"it has no {HELD_OUT_SCORES}"
         try:
             self._run.image_folder(self._held_paths)
         except InputError as error:

@@ -20,7 +20,19 @@ DONE = "metrics.json"
 """Written last and atomically: its presence means that the run is done."""
 FAILED = "failed.json"
 """Why a run's notebook failed; `<notebook>.failed.json` says it of another notebook."""
-
+PARAMS = "params.json"
+"""What a run was asked for, on what it runs and of which versions; written first."""
+SCORES = "scores.csv"
+"""Scores of a run's test images."""
+HELD_OUT_SCORES = "holdout.csv"
+"""Scores of the held-out good images, as `SCORES` has those of the test images: what a threshold is
+made of that has seen no test label."""
+LOG = "log.txt"
+"""What a run's notebook printed."""
+PLAN = "plan.json"
+"""In the results folder: the runs that the last `./run_all.sh` asked for."""
+REPORT = "report.html"
+"""In the results folder: its tables and figures on one page."""
 
 _locks: WeakValueDictionary[Path, IO[str]] = WeakValueDictionary()
 
@@ -48,9 +60,9 @@ def find_done(place: Path) -> list[Path]:
 
 
 def kept_settings(folder: Path) -> dict[str, Any] | None:
-    """The settings that `params.json` has; None where it is damaged."""
+    """The settings that `PARAMS` has; None where it is damaged."""
     try:
-        return json.loads((folder / "params.json").read_text(encoding="utf-8"))["settings"]
+        return json.loads((folder / PARAMS).read_text(encoding="utf-8"))["settings"]
     except (OSError, ValueError, KeyError):
         return None
 

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
+from adnlib.folders import HELD_OUT_SCORES
 from adnlib.threshold import FPR, threshold_for_fpr
 
 _BEYOND = 1.01  # times the highest score, or below the lowest
@@ -125,8 +126,9 @@ def start(scores: pd.DataFrame, held_out: pd.DataFrame | None, column: str) -> S
         return Start(threshold.value, threshold.sentence)
     return Start(
         float(scores[column].median()),
-        "This run kept no scores of held-out good images (holdout.csv), so the threshold begins at "
-        "the median score of all test images: it looks at no label, and promises nothing.",
+        f"This run kept no scores of held-out good images ({HELD_OUT_SCORES}), so the threshold "
+        "begins at the median score of all test images: it looks at no label, and promises "
+        "nothing.",
     )
 
 

@@ -18,7 +18,7 @@ import pandas as pd
 from adnlib import tables
 from adnlib.catalogue import MEAN
 from adnlib.comparison import auroc_table
-from adnlib.folders import FAILED, is_done
+from adnlib.folders import FAILED, REPORT, is_done
 from adnlib.record import FinishedRun
 from adnlib.records import asked_cells, asked_seeds, read_runs
 from adnlib.report import (
@@ -49,8 +49,8 @@ def closing_text(results: str | Path) -> str:
     ]
     text = [tables.plain(sheet) for sheet in [*sheets, summary_sheet(found, table)]]
     where = [f"  {_shown(root / 'runs')}: {len(found)} finished"]
-    if (root / "report.html").is_file():
-        where.append(f"  {_shown(root / 'report.html')}: all of it on one page")
+    if (root / REPORT).is_file():
+        where.append(f"  {_shown(root / REPORT)}: all of it on one page")
     for folder in ("tables", "figures", "notebooks"):
         names = sorted(path.name for path in (root / folder).glob("*") if path.suffix != ".log")
         line = f"  {_shown(root / folder)}: {', '.join(names)}"

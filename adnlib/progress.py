@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TextIO
 
-from adnlib.folders import DONE
+from adnlib.folders import DONE, LOG
 from adnlib.tables import duration
 
 FILE = "progress.txt"
@@ -32,7 +32,7 @@ def tell_run(plan: dict[str, Any], key: str, seconds: float, reason: str) -> Non
         line = f"[{count:{len(str(total))}}/{total}] "
         if reason:
             again = shlex.join([*plan["command"], *cell["select"]])
-            log = results / key / "log.txt"
+            log = results / key / LOG
             line += f"FAILED {cell['title']}: {reason}; log: {log}; it alone: {again}"
         else:
             metrics = json.loads((results / key / DONE).read_text())

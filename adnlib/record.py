@@ -14,10 +14,10 @@ import pandas as pd
 
 from adnlib.attention import ATTENTION
 from adnlib.errors import InputError
-from adnlib.folders import DONE, is_done
+from adnlib.folders import DONE, HELD_OUT_SCORES, PARAMS, SCORES, is_done
 from adnlib.parameters import project_path
 from adnlib.run_settings import Settings
-from adnlib.runs import HOLDOUT, MAPS, SELECTIONS
+from adnlib.runs import MAPS, SELECTIONS
 
 # Settings that say which run it is, or where and how fast it ran, and not what was computed.
 # Runs of one data set may differ in these and in no others.
@@ -81,17 +81,17 @@ class FinishedRun:
         Raises:
             OSError, ValueError: it is gone, or not as the run wrote it.
         """
-        scores = _read_scores(self.folder / "scores.csv")
+        scores = _read_scores(self.folder / SCORES)
         columns = [f"score_{which}" for which in self.aurocs]
         if lacking := {"path", "label", "defect", "mask", *columns} - {*scores}:
-            raise ValueError(f"scores.csv lacks {min(lacking)}")
+            raise ValueError(f"{SCORES} lacks {min(lacking)}")
         if len(scores) != self.test_images:
-            raise ValueError(f"scores.csv has {len(scores)} rows for {self.test_images} images")
+            raise ValueError(f"{SCORES} has {len(scores)} rows for {self.test_images} images")
         return scores.astype(dict.fromkeys(columns, float))
 
     def held_out(self) -> pd.DataFrame | None:
         """`holdout.csv`: the same columns for the held-out good images; None where it is not."""
-        path = self.folder / HOLDOUT
+        path = self.folder / HELD_OUT_SCORES
         return _read_scores(path) if path.is_file() else None
 
     def maps(self) -> np.ndarray:
@@ -138,18 +138,18 @@ def damaged(folder: Path, error: Exception) -> InputError:
 
 
 def _read_run(folder: Path) -> FinishedRun:
-    params = json.loads((folder / "params.json").read_text(encoding="utf-8"))
+    params = json.loads((folder / PARAMS).read_text(encoding="utf-8"))
     metrics = json.loads((folder / DONE).read_text(encoding="utf-8"))
     settings = params["settings"]
     dataset, category, variant = folder.parts[-4:-1]
     seed = int(folder.name.removeprefix("seed"))
     claimed = (settings["dataset"], settings["category"], params["variant"], settings["seed"])
     if claimed != (dataset, category, variant, seed):
-        raise ValueError(f"params.json is of {'/'.join(map(str, claimed))}")
+        raise ValueError(f"{PARAMS} is of {'/'.join(map(str, claimed))}")
     if settings["attention"] not in ATTENTION:
         raise ValueError(f"attention {settings['attention']!r} is unknown here")
-    if not (folder / "scores.csv").is_file():
-        raise FileNotFoundError("scores.csv is missing")
+    if not (folder / SCORES).is_file():
+        raise FileNotFoundError(f"{SCORES} is missing")
     aurocs = {
         which: float(metrics[f"auroc_{which}"])
         for which in SELECTIONS

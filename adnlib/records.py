@@ -18,6 +18,7 @@ import pandas as pd
 
 from adnlib.catalogue import MEAN
 from adnlib.errors import InputError
+from adnlib.folders import PLAN
 from adnlib.record import DEFAULTS, NOT_IN_TABLES, FinishedRun, damaged, read_run
 from adnlib.variants import variant_order
 
@@ -71,7 +72,7 @@ def read_runs(results: str | Path, dataset: str | None = None) -> list[FinishedR
 
 def asked_cells(results: str | Path) -> dict[str, dict[str, Any]]:
     """The runs that the last `./run_all.sh` asked for, by run folder; none without a plan."""
-    plan = Path(results) / "plan.json"
+    plan = Path(results) / PLAN
     if not plan.is_file():
         return {}
     try:

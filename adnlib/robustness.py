@@ -140,11 +140,16 @@ def measure(
         )
     rows = [row for run in whole for row in _measured(run, asked, say)]
     table = pd.DataFrame(rows, columns=list(COLUMNS))
-    folder = Path(results) / "tables"
-    with writing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        table.to_csv(folder / f"robustness_{dataset}.csv", index=False, float_format="%.6g")
+    path = table_path(results, dataset)
+    with writing(path.parent):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        table.to_csv(path, index=False, float_format="%.6g")
     return table
+
+
+def table_path(results: str | Path, dataset: str) -> Path:
+    """Where `measure` writes."""
+    return Path(results) / "tables" / f"robustness_{dataset}.csv"
 
 
 def _words(text: str) -> list[str]:

@@ -24,7 +24,18 @@ from adnlib.catalogue import category_name, dataset_name
 from adnlib.errors import InputError, writing
 from adnlib.evaluation import roc
 from adnlib.explain import saliency
-from adnlib.folders import DONE, is_done, kept_settings, run_folder, take, whole, write_json
+from adnlib.folders import (
+    DONE,
+    HELD_OUT_SCORES,
+    PARAMS,
+    SCORES,
+    is_done,
+    kept_settings,
+    run_folder,
+    take,
+    whole,
+    write_json,
+)
 from adnlib.images import load_images
 from adnlib.model import AttentDifferNet
 from adnlib.model_files import JSON_NAME, TENSORS_NAME
@@ -41,9 +52,6 @@ held-out good images; the one with the highest test AUROC, which looks at the te
 DifferNet's published code does and is optimistic. "averaged" are the means of the scores of the
 last `AVERAGED` evaluations, against the swing from one to the next."""
 AVERAGED = 3
-HOLDOUT = "holdout.csv"
-"""Scores of the held-out good images, as `scores.csv` has those of the test images: what a
-threshold is made of that has seen no test label."""
 MAPS = "maps.npz"
 """Grad-CAM maps of the test images' scores, in the order of `scores.csv`."""
 
@@ -100,7 +108,7 @@ class Run:
                 self._lock.close()  # which the error's traceback would keep
                 raise
             _clear(self.folder)
-            write_json(self.folder / "params.json", self._params())
+            write_json(self.folder / PARAMS, self._params())
 
     def __repr__(self) -> str:
         images = self.samples["split"].value_counts()
@@ -165,10 +173,10 @@ class Run:
             say(self._progress(row))
         self.scores = self._scored(test, scores)
         with writing(self.folder):
-            self.scores.to_csv(self.folder / "scores.csv", index=False)
+            self.scores.to_csv(self.folder / SCORES, index=False)
             if held:
                 table = self._scored(holdout, held_scores)
-                table.to_csv(self.folder / HOLDOUT, index=False)
+                table.to_csv(self.folder / HELD_OUT_SCORES, index=False)
 
     def explain(self) -> None:
         """Grad-CAM maps of all test images by the last epoch's model."""
@@ -262,7 +270,7 @@ class _Look:
 
 def _clear(folder: Path) -> None:
     """Take away what an earlier run may have left that this one need not write anew."""
-    for name in (DONE, HOLDOUT, JSON_NAME, TENSORS_NAME):
+    for name in (DONE, HELD_OUT_SCORES, JSON_NAME, TENSORS_NAME):
         (folder / name).unlink(missing_ok=True)
     for left in (*folder.glob("maps*.npz"), *folder.glob("*.part.json")):
         left.unlink()

@@ -24,7 +24,7 @@ from typing import Any
 from adnlib import cluster, overview, progress
 from adnlib.demo import make_demo
 from adnlib.errors import InputError, writing
-from adnlib.folders import DONE, FAILED, find_done
+from adnlib.folders import DONE, FAILED, LOG, PLAN, find_done
 from adnlib.machine import end_with
 from adnlib.networks import find_weights
 from adnlib.parameters import project_path
@@ -113,12 +113,12 @@ def _prepare(plan: Plan) -> dict[str, Any]:
         for told in (plan.results / "notebooks").glob(f"*.{FAILED}"):
             told.unlink()
         for key in record["todo"]:
-            for name in (FAILED, "log.txt"):
+            for name in (FAILED, LOG):
                 (plan.results / key / name).unlink(missing_ok=True)
         for name in (progress.FILE, "workflow.log"):
             (plan.results / name).write_text("")
         text = json.dumps(record, indent=1) + "\n"
-        (plan.results / "plan.json").write_text(text, encoding="utf-8")
+        (plan.results / PLAN).write_text(text, encoding="utf-8")
     return record
 
 
@@ -159,7 +159,7 @@ def _command(record: dict[str, Any]) -> list[str]:
         *(sys.executable, "-P", "-m", "snakemake"),
         *("--snakefile", str(project_path(SNAKEFILE))),
         *("--directory", str(results)),
-        *("--configfile", str(results / "plan.json")),
+        *("--configfile", str(results / PLAN)),
         *where,
         *("--rerun-triggers", "mtime"),
         *("--scheduler", "greedy"),
@@ -193,7 +193,7 @@ def _failures(record: dict[str, Any], missing: list[str], all_tried: bool) -> li
             continue
         cell = record["cells"][key]
         failed = results / key / FAILED
-        log = failed.with_name("log.txt")
+        log = failed.with_name(LOG)
         if failed.is_file():
             reason = json.loads(failed.read_text(encoding="utf-8"))["reason"]
         else:

@@ -12,7 +12,8 @@ import pandas as pd
 from PIL import Image, ImageDraw
 
 from adnlib.evaluation import roc
-from adnlib.runs import HOLDOUT, SELECTIONS
+from adnlib.folders import HELD_OUT_SCORES
+from adnlib.runs import SELECTIONS
 
 SETTINGS: dict[str, Any] = {
     "epochs": 16,
@@ -65,7 +66,7 @@ def make_run(
         held = _samples(None, held_out, 0).assign(
             **{f"score_{which}": 2 + 0.4 * random.normal(size=held_out) for which in SELECTIONS}
         )
-        held[scores.columns].to_csv(folder / HOLDOUT, index=False)
+        held[scores.columns].to_csv(folder / HELD_OUT_SCORES, index=False)
     if maps:
         glow = [_map(row, images, random) for row in scores.itertuples()]
         np.savez_compressed(folder / "maps.npz", maps=np.stack(glow).astype(np.float16))

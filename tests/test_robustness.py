@@ -17,7 +17,7 @@ from adnlib.corruptions import corrupt
 from adnlib.errors import InputError
 from adnlib.evaluation import roc
 from adnlib.exposure import KEPT
-from adnlib.folders import run_folder
+from adnlib.folders import HELD_OUT_SCORES, run_folder
 from adnlib.images import read_image
 from adnlib.model import AttentDifferNet
 from adnlib.records import read_runs
@@ -110,7 +110,7 @@ def test_the_numbers_are_those_of_the_saved_models_scores(root, finished):
     data = finished / "data" / "sets" / "part"
     labels, paths = samples["label"].to_numpy(), samples["path"].tolist()
     pictures = torch.stack([read_image(data / path, 64) for path in paths])
-    held = [read_image(data / path, 64) for path in pd.read_csv(folder / runs.HOLDOUT)["path"]]
+    held = [read_image(data / path, 64) for path in pd.read_csv(folder / HELD_OUT_SCORES)["path"]]
     limit = model.score(torch.stack(held)).max().item()
     rows = table.query("variant == 'se' and seed == 1 and corruption == 'noise'")
     untouched = model.score(pictures).numpy()
@@ -183,7 +183,7 @@ def test_scores_of_another_model_or_damaged_ones_are_not_used(root, scored):
 def test_without_held_out_images_there_is_no_threshold(root):
     for variant in ("none", "se"):
         for seed in (0, 1):
-            (folder_of(root, variant, seed) / runs.HOLDOUT).unlink()
+            (folder_of(root, variant, seed) / HELD_OUT_SCORES).unlink()
     with pytest.warns(UserWarning, match=r"gets no threshold: it has no holdout\.csv"):
         table = measure(root, "sets", ONE, quiet)
     assert table[["false_alarms", "recall"]].isna().all(axis=None)
@@ -194,7 +194,7 @@ def test_without_held_out_images_there_is_no_threshold(root):
 
 
 def test_held_out_images_that_are_gone_are_named(root):
-    held = folder_of(root) / runs.HOLDOUT
+    held = folder_of(root) / HELD_OUT_SCORES
     held.write_text(held.read_text().replace("train/good", "train/gone"))
     with pytest.warns(UserWarning, match=r"no longer in .*train/gone"):
         table = measure(root, "sets", ONE, quiet)
@@ -380,7 +380,7 @@ def test_held_out_scores_are_of_the_images_that_are_held_out(root):
     folder = folder_of(root)
     [run] = [run for run in read_runs(root, "sets") if run.folder == folder]
     before = exposure.Exposure(run, device="cpu").held_out()
-    table = pd.read_csv(folder / runs.HOLDOUT)
-    table.iloc[:1].to_csv(folder / runs.HOLDOUT, index=False)
+    table = pd.read_csv(folder / HELD_OUT_SCORES)
+    table.iloc[:1].to_csv(folder / HELD_OUT_SCORES, index=False)
     assert len(before) == len(table) > 1
     assert len(exposure.Exposure(run, device="cpu").held_out()) == 1

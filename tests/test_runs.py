@@ -11,6 +11,7 @@ from PIL import Image
 
 from adnlib import InputError, record, records, runs
 from adnlib.evaluation import roc
+from adnlib.folders import HELD_OUT_SCORES
 from adnlib.run_settings import Settings
 from adnlib.variants import variant_settings
 
@@ -103,7 +104,7 @@ def test_a_run_leaves_what_the_report_reads(settings, tmp_path):
     assert metrics["auroc_last"] == history["test_auroc"].iloc[-1]
     of_both = (run.seen[0] + run.seen[2]) / 2  # two evaluations, each of test and held-out images
     np.testing.assert_allclose(scores["score_averaged"], of_both, rtol=1e-5)
-    held = pd.read_csv(folder / runs.HOLDOUT)
+    held = pd.read_csv(folder / HELD_OUT_SCORES)
     assert list(held) == list(scores)
     assert held["path"].tolist() == run.samples.query("split == 'holdout'")["path"].tolist()
     assert np.isfinite(held[columns]).all(axis=None)
@@ -134,7 +135,7 @@ def test_without_held_out_images_no_epoch_is_selected(settings, tmp_path):
     assert (metrics["train_images"], metrics["holdout_images"]) == (6, 0)
     assert "auroc_selected" not in metrics
     assert "score_selected" not in run.scores
-    assert not (run.folder / runs.HOLDOUT).exists()
+    assert not (run.folder / HELD_OUT_SCORES).exists()
     assert run.history["holdout_loss"].isna().all()
     [found] = records.read_runs(tmp_path)
     assert list(found.aurocs) == ["last", "best_on_test", "averaged"]
@@ -349,7 +350,7 @@ def test_held_out_scores_are_those_of_held_out_images(settings):
     run = looks(settings, holdout=0.5)
     held = run.images("holdout")
     embedded = run.model.embed(held, run.model.test_angles(len(held)))
-    kept = pd.read_csv(run.folder / runs.HOLDOUT)["score_last"]
+    kept = pd.read_csv(run.folder / HELD_OUT_SCORES)["score_last"]
     np.testing.assert_allclose(kept, run.model.score_embeddings(embedded), rtol=1e-5)
 
 
