@@ -14,7 +14,7 @@ MEAN = "mean"
 
 
 @dataclass(frozen=True)
-class Counts:
+class ImageCounts:
     """Numbers of images of a category."""
 
     train_good: int
@@ -39,7 +39,7 @@ class DatasetInfo:
     """
 
     title: str
-    categories: dict[str, Counts | None]
+    categories: dict[str, ImageCounts | None]
     page: str
     licence: str
     obtain: str
@@ -51,21 +51,21 @@ CATALOGUE: dict[str, DatasetInfo] = {
     "mvtec_ad": DatasetInfo(
         "MVTec AD",
         {  # arXiv:2008.12577 and the set's own page agree on these
-            "bottle": Counts(209, 20, 63),
-            "cable": Counts(224, 58, 92),
-            "capsule": Counts(219, 23, 109),
-            "carpet": Counts(280, 28, 89),
-            "grid": Counts(264, 21, 57),
-            "hazelnut": Counts(391, 40, 70),
-            "leather": Counts(245, 32, 92),
-            "metal_nut": Counts(220, 22, 93),
-            "pill": Counts(267, 26, 141),
-            "screw": Counts(320, 41, 119),
-            "tile": Counts(230, 33, 84),
-            "toothbrush": Counts(60, 12, 30),
-            "transistor": Counts(213, 60, 40),
-            "wood": Counts(247, 19, 60),
-            "zipper": Counts(240, 32, 119),
+            "bottle": ImageCounts(209, 20, 63),
+            "cable": ImageCounts(224, 58, 92),
+            "capsule": ImageCounts(219, 23, 109),
+            "carpet": ImageCounts(280, 28, 89),
+            "grid": ImageCounts(264, 21, 57),
+            "hazelnut": ImageCounts(391, 40, 70),
+            "leather": ImageCounts(245, 32, 92),
+            "metal_nut": ImageCounts(220, 22, 93),
+            "pill": ImageCounts(267, 26, 141),
+            "screw": ImageCounts(320, 41, 119),
+            "tile": ImageCounts(230, 33, 84),
+            "toothbrush": ImageCounts(60, 12, 30),
+            "transistor": ImageCounts(213, 60, 40),
+            "wood": ImageCounts(247, 19, 60),
+            "zipper": ImageCounts(240, 32, 119),
         },
         "https://www.mvtec.com/company/research/datasets/mvtec-ad",
         "CC BY-NC-SA 4.0",
@@ -75,11 +75,11 @@ CATALOGUE: dict[str, DatasetInfo] = {
     "insplad_fault": DatasetInfo(
         "InsPLAD-fault",
         {  # the unsupervised split of arXiv:2311.01619
-            "glass_insulator": Counts(2298, 581, 90),
-            "lightning_rod_suspension": Counts(462, 117, 50),
-            "polymer_insulator_upper_shackle": Counts(935, 235, 102),
-            "vari_grip": Counts(477, 114, 111),
-            "yoke_suspension": Counts(4834, 1207, 49),
+            "glass_insulator": ImageCounts(2298, 581, 90),
+            "lightning_rod_suspension": ImageCounts(462, 117, 50),
+            "polymer_insulator_upper_shackle": ImageCounts(935, 235, 102),
+            "vari_grip": ImageCounts(477, 114, 111),
+            "yoke_suspension": ImageCounts(4834, 1207, 49),
         },
         "https://github.com/andreluizbvs/InsPLAD",
         "CC BY-NC 3.0",
@@ -96,7 +96,7 @@ CATALOGUE: dict[str, DatasetInfo] = {
     ),
     "mtd": DatasetInfo(
         "MTD",
-        {"magnetic_tile": Counts(761, 191, 392)},  # the split published with DifferNet
+        {"magnetic_tile": ImageCounts(761, 191, 392)},  # the split published with DifferNet
         "https://github.com/abin24/Magnetic-tile-defect-datasets.",
         "free to use; cite Huang et al., The Visual Computer, 2020",
         "its images, put into mtd/magnetic_tile/{train/good, test/good, test/<defect>} by the "

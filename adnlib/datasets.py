@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from adnlib.catalogue import CATALOGUE, MEAN, Counts, category_name, dataset_name
+from adnlib.catalogue import CATALOGUE, MEAN, ImageCounts, category_name, dataset_name
 from adnlib.errors import InputError
 from adnlib.files import IMAGE_SUFFIXES, check_folder, images_below, is_image, natural, subfolders
 from adnlib.masks import masks_of
@@ -181,7 +181,7 @@ def check_counts(dataset: str, category: str, samples: pd.DataFrame) -> str | No
     info = CATALOGUE.get(dataset_name(dataset))
     published = info.categories.get(category_name(category)) if info else None
     rows = Counter(zip(samples["split"], samples["label"], strict=True))
-    here = Counts(rows["train", 0], rows["test", 0], rows["test", 1])
+    here = ImageCounts(rows["train", 0], rows["test", 0], rows["test", 1])
     if published is None or here == published:
         return None
     return (

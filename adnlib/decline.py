@@ -30,7 +30,7 @@ from adnlib.tables import Cell, Sheet
 from adnlib.threshold import FPR, needed
 from adnlib.variants import variant_title
 
-MEASURES = {
+SHOWN = {
     "auroc": "AUROC in percent",
     "false_alarms": "false alarms, percent of good images",
     "recall": "recall, percent of anomalous images",
@@ -43,13 +43,13 @@ _SIDE, _BELOW, _LEFT = 1.75, 0.62, 0.55  # inches
 
 
 def write_sheets(results: str | Path, dataset: str) -> Path:
-    """Write `tables/robustness_<dataset>.md`, a table for each of `MEASURES`; its path.
+    """Write `tables/robustness_<dataset>.md`, a table for each of `SHOWN`; its path.
 
     Raises:
         InputError: nothing was measured, or no category and seed with every variant.
     """
     measured = _measured(results, dataset)
-    of_measures = {measure: _with_all(*measured, measure) for measure in MEASURES}
+    of_measures = {measure: _with_all(*measured, measure) for measure in SHOWN}
     sheets = [_sheet(*runs, measure) for measure, runs in of_measures.items() if runs[0]]
     path = table_path(results, dataset).with_suffix(".md")
     with writing(path.parent):
@@ -64,7 +64,7 @@ def draw_decline(results: str | Path, dataset: str, measure: str = "auroc") -> l
     Args:
         results: a results folder, such as `results/demo`.
         dataset: a data set that was measured.
-        measure: one of `MEASURES`; all but AUROC have their name behind the data set's.
+        measure: one of `SHOWN`; all but AUROC have their name behind the data set's.
 
     Returns:
         The paths; none where no category and seed has a threshold for every variant.
@@ -168,7 +168,7 @@ def _sheet(found: Sequence[FinishedRun], table: pd.DataFrame, measure: str) -> S
             rows.append([Cell(text) for text in (*names, *numbers)])
     spread = " Mean ± standard deviation over seeds." if _several_seeds(table) else ""
     return Sheet(
-        title=f"{dataset_title(found)}: {MEASURES[measure]}, by severity",
+        title=f"{dataset_title(found)}: {SHOWN[measure]}, by severity",
         caption=f"{_protocol(found, table, measure)}{spread}",
         header=["corruption", "method", *map(str, severities)],
         rows=rows,
@@ -203,7 +203,7 @@ def _figure(found: Sequence[FinishedRun], table: pd.DataFrame, measure: str) -> 
     columns = min(len(kinds), _MOST_COLUMNS)
     rows = math.ceil(len(kinds) / columns)
     width = max(columns * (_SIDE + 0.2) + _LEFT, 4.5)
-    title = wrap(f"{dataset_title(found)}: {MEASURES[measure]}", round(width * 10))
+    title = wrap(f"{dataset_title(found)}: {SHOWN[measure]}", round(width * 10))
     warning = wrap(alert(found), round(width * 12))
     notes = _protocol(found, table, measure)
     notes += " Line: mean over seeds; band: lowest to highest." if _several_seeds(table) else ""
@@ -226,7 +226,7 @@ def _figure(found: Sequence[FinishedRun], table: pd.DataFrame, measure: str) -> 
         _panel(panels[index], {variant: means[variant, kind] for variant in variants})
         _name(panels[index], kind, severities)
         if index % columns == 0:
-            panels[index].set_ylabel(MEASURES[measure].partition(",")[0], labelpad=2)
+            panels[index].set_ylabel(SHOWN[measure].partition(",")[0], labelpad=2)
         if index + columns >= len(kinds):
             panels[index].set_xlabel("severity", labelpad=2)
             panels[index].tick_params(labelbottom=True)

@@ -23,7 +23,7 @@ from adnlib.errors import InputError
 from adnlib.evaluation import percentiles
 from adnlib.histogram import COLOURS
 from adnlib.images import read_image, read_mask
-from adnlib.misses import Counts
+from adnlib.misses import Confusion
 from adnlib.overlays import draw_picture, overlay
 from adnlib.parameters import project_path
 from adnlib.record import FinishedRun, read_run
@@ -98,7 +98,7 @@ def heading(exhibit: Exhibit, selection: str) -> str:
     return f"<b>{escape(title)}</b>, {escape(', '.join(filter(None, parts)))}"
 
 
-def summary(counts: Counts, threshold: float) -> str:
+def summary(counts: Confusion, threshold: float) -> str:
     """A threshold in words, which a screen reader says anew when it moves."""
     anomalous = counts.true_positives + counts.false_negatives
     good = counts.false_positives + counts.true_negatives
@@ -108,7 +108,7 @@ def summary(counts: Counts, threshold: float) -> str:
     )
 
 
-def counts_table(counts: Counts) -> str:
+def counts_table(counts: Confusion) -> str:
     """The four counts of a threshold and the two rates that follow from them."""
     good, bad = (
         f'<span class="dot" style="background:{COLOURS[kind]}"></span>{kind}'

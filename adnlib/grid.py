@@ -63,7 +63,7 @@ class Options:
         """The command that asks for this, without its choice of runs."""
         given = {
             "--profile": self.profile
-            if not _is_file(self.profile)
+            if not _names_a_file(self.profile)
             else Path(self.profile).resolve(),
             "--data-root": self.data_root and self.data_root.resolve(),
             "--results": self.results and self.results.resolve(),
@@ -141,7 +141,7 @@ def read_grid(profile: str) -> Grid:
         InputError: there is none, it is no YAML, or it has an unknown key or a wrong value.
     """
     path = Path(profile)
-    if not _is_file(profile):
+    if not _names_a_file(profile):
         folder = project_path(GRIDS)
         known = [file.stem for file in folder.glob("*.yaml")]
         if not known:
@@ -155,7 +155,7 @@ def read_grid(profile: str) -> Grid:
         raise InputError(f"in the grid file {path}: {error}") from error
 
 
-def _is_file(profile: str) -> bool:
+def _names_a_file(profile: str) -> bool:
     return Path(profile).suffix in (".yaml", ".yml")
 
 

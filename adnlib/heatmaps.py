@@ -25,7 +25,7 @@ from adnlib.errors import InputError, writing
 from adnlib.figures import ALERT_COLOUR, save, style
 from adnlib.images import read_image, read_mask
 from adnlib.map_kinds import USUAL, Saliency
-from adnlib.overlays import COLOURS, as_pixels, draw_picture, overlay, silhouette
+from adnlib.overlays import COLOUR_MAP, as_pixels, draw_picture, overlay, silhouette
 from adnlib.record import FinishedRun
 from adnlib.records import read_runs
 from adnlib.report import alert, circumstances, dataset_title
@@ -232,6 +232,6 @@ def _corner(axes: Axes, text: str) -> None:
 
 def _bar(page: _Page, scale: float, left: float, top: float) -> None:
     axes = page.axes(left, top + 0.16, 0.09, _PICTURE - 0.16)
-    page.figure.colorbar(ScalarMappable(Normalize(0, scale), COLOURS), cax=axes, ticks=[0])
+    page.figure.colorbar(ScalarMappable(Normalize(0, scale), COLOUR_MAP), cax=axes, ticks=[0])
     axes.tick_params(length=0, pad=2, labelsize="x-small")
     axes.set_title(f"{scale:.2g}", fontsize="x-small", pad=2, loc="left")

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from adnlib.catalogue import CATALOGUE, Counts, category_name, dataset_name
+from adnlib.catalogue import CATALOGUE, ImageCounts, category_name, dataset_name
 from adnlib.datasets import (
     Found,
     absent,
@@ -49,7 +49,7 @@ class Category:
     """
 
     found: Found
-    counts: Counts
+    counts: ImageCounts
     defects: dict[str, int]
     masks: int
     published: bool | None
@@ -116,9 +116,9 @@ def _examine(root: Path, found: Found) -> Category:
     try:
         samples = read_samples(found.folder, need_train=False)
     except InputError as error:
-        return Category(found, Counts(0, 0, 0), {}, 0, None, str(error), ())
+        return Category(found, ImageCounts(0, 0, 0), {}, 0, None, str(error), ())
     rows = Counter(zip(samples["split"], samples["label"], strict=True))
-    counts = Counts(rows["train", 0], rows["test", 0], rows["test", 1])
+    counts = ImageCounts(rows["train", 0], rows["test", 0], rows["test", 1])
     problem = ""
     try:
         locate(root, found.dataset, name)

@@ -102,7 +102,7 @@ def per_region_overlap(levels: Levels, masks: Bools) -> float:
 
 
 @dataclass(frozen=True)
-class Counts:
+class LevelCounts:
     """How each image's pixels spread over coarse levels: enough to draw images again quickly.
 
     The levels hold about as many pixels each, of all images together.
@@ -118,7 +118,7 @@ class Counts:
     """(N,) how many there are."""
 
     @classmethod
-    def of(cls, levels: Levels, masks: Bools) -> Counts:
+    def of(cls, levels: Levels, masks: Bools) -> LevelCounts:
         """Count maps (N, S, S) and masks (N, S, S)."""
         below = np.bincount(levels.ravel(), minlength=_LEVELS).cumsum() - 1
         coarse = (below * _COARSE // levels.size)[levels]

@@ -20,7 +20,7 @@ _BEYOND = 1.01  # times the highest score, or below the lowest
 
 
 @dataclass(frozen=True)
-class Counts:
+class Confusion:
     """Images by what they are and what a threshold calls them; positive means anomalous."""
 
     true_positives: int
@@ -47,7 +47,7 @@ class Start:
     sentence: str
 
 
-def count(labels: ArrayLike, scores: ArrayLike, threshold: float) -> Counts:
+def count(labels: ArrayLike, scores: ArrayLike, threshold: float) -> Confusion:
     """Images at a threshold.
 
     Args:
@@ -57,7 +57,7 @@ def count(labels: ArrayLike, scores: ArrayLike, threshold: float) -> Counts:
     """
     anomalous = np.asarray(labels) == 1
     called = np.asarray(scores) > threshold
-    return Counts(
+    return Confusion(
         true_positives=int((anomalous & called).sum()),
         false_positives=int((~anomalous & called).sum()),
         true_negatives=int((~anomalous & ~called).sum()),

@@ -16,7 +16,7 @@ from adnlib.background import background
 from adnlib.explain import upsample
 from adnlib.figures import style
 
-COLOURS = colormaps["jet"]
+COLOUR_MAP = colormaps["jet"]
 _BLEND = 0.5
 
 
@@ -32,7 +32,7 @@ def overlay(image: torch.Tensor, heat: np.ndarray, scale: float) -> np.ndarray:
         float (S, S, 3), 0..1.
     """
     enlarged = upsample(torch.from_numpy(heat)[None], image.shape[-1])[0].numpy()
-    colours = COLOURS(np.clip(enlarged / scale, 0, 1))[..., :3]
+    colours = COLOUR_MAP(np.clip(enlarged / scale, 0, 1))[..., :3]
     return _BLEND * colours + (1 - _BLEND) * as_pixels(image)
 
 

@@ -20,7 +20,7 @@ from adnlib.images import read_image, read_mask
 from adnlib.localization import (
     SIZE,
     Bools,
-    Counts,
+    LevelCounts,
     Maps,
     as_levels,
     energy_inside,
@@ -128,7 +128,7 @@ class Look:
                 "pixel_auroc": pixel_auroc(*of_pixels),
                 "pro": per_region_overlap(*of_pixels),
             }
-            counts = Counts.of(*of_pixels)
+            counts = LevelCounts.of(*of_pixels)
             drawn = {"pixel_auroc": counts.pixel_auroc, "pro": counts.per_region_overlap}
         if scene.objects is not None and (there := scene.objects.any((1, 2))).any():
             each["object_energy"] = energy_inside(enlarged[there], scene.objects[there])

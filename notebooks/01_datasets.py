@@ -36,7 +36,7 @@ import matplotlib.pyplot as plt
 import pandas as pd
 
 from adnlib import datasets, inventory
-from adnlib.catalogue import CATALOGUE, Counts
+from adnlib.catalogue import CATALOGUE, ImageCounts
 from adnlib.demo import make_demo
 from adnlib.errors import InputError
 from adnlib.images import read_image
@@ -75,7 +75,7 @@ pd.DataFrame(
 # %%
 found = inventory.take(root)
 print(inventory.render(found))
-with_images = [each.found for each in found.categories if each.counts != Counts(0, 0, 0)]
+with_images = [each.found for each in found.categories if each.counts != ImageCounts(0, 0, 0)]
 if not with_images:
     raise InputError(f"{str(root)!r} holds no images of a category: give a folder of data sets.")
 

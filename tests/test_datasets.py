@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from adnlib import datasets
-from adnlib.catalogue import CATALOGUE, Counts
+from adnlib.catalogue import CATALOGUE, ImageCounts
 from adnlib.errors import InputError
 from adnlib.files import image_files
 from adnlib.masks import check_masks
@@ -42,13 +42,13 @@ def test_catalogue_holds_the_papers_sets():
     assert len(mvtec) == 15
     assert len(insplad) == 5
     for categories, total in (
-        (mvtec, Counts(3629, 467, 1258)),
-        (insplad, Counts(9006, 2254, 402)),
-        (CATALOGUE["mtd"].categories, Counts(761, 191, 392)),
+        (mvtec, ImageCounts(3629, 467, 1258)),
+        (insplad, ImageCounts(9006, 2254, 402)),
+        (CATALOGUE["mtd"].categories, ImageCounts(761, 191, 392)),
     ):
         counts = list(categories.values())
         assert (
-            Counts(
+            ImageCounts(
                 sum(c.train_good for c in counts),
                 sum(c.test_good for c in counts),
                 sum(c.test_anomalous for c in counts),

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from adnlib import catalogue, cli, inventory
-from adnlib.catalogue import CATALOGUE, Counts
+from adnlib.catalogue import CATALOGUE, ImageCounts
 from adnlib.errors import InputError
 from adnlib.inventory import render, take
 
@@ -47,7 +47,7 @@ def test_a_category_is_counted(tmp_path):
     make(tmp_path / "mvtec_ad" / "bottle", "test/a b/0.png", "test/a b/1.png")
     make(tmp_path / "mvtec_ad" / "bottle", "ground_truth/a b/1_mask.png")
     [category] = take(tmp_path).categories
-    assert category.counts == Counts(1, 1, 3)
+    assert category.counts == ImageCounts(1, 1, 3)
     assert category.defects == {"a b": 2, "crack": 1}
     assert (category.masks, category.published, category.problem) == (1, False, "")
     [remark] = category.remarks
@@ -87,7 +87,7 @@ def test_a_category_that_is_there_twice_cannot_be_used(tmp_path):
 
 
 def test_published_counts_are_compared(tmp_path, monkeypatch):
-    info = catalogue.DatasetInfo("Tiny", {"part": Counts(1, 1, 1)}, "page", "terms", "all")
+    info = catalogue.DatasetInfo("Tiny", {"part": ImageCounts(1, 1, 1)}, "page", "terms", "all")
     monkeypatch.setitem(CATALOGUE, "tiny", info)
     for name in ("tiny/part", "mvtec_ad/bottle", "my_set/part"):
         make(tmp_path / name)

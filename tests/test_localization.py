@@ -8,7 +8,7 @@ from sklearn.metrics import roc_auc_score
 
 from adnlib.localization import (
     SIZE,
-    Counts,
+    LevelCounts,
     as_levels,
     centre_prior,
     energy_inside,
@@ -83,7 +83,7 @@ def test_golden_pro():
 def test_counts_of_all_images_give_the_libraries_numbers(scene):
     maps, masks = scene
     levels = as_levels(maps)
-    counts, once = Counts.of(levels, masks), np.ones((1, len(maps)))
+    counts, once = LevelCounts.of(levels, masks), np.ones((1, len(maps)))
     assert counts.regions.tolist() == [2, 1, 1, 1, 1, 1, 1, 0, 0, 0]
     assert counts.pixel_auroc(once)[0] == pytest.approx(pixel_auroc(levels, masks), abs=1e-3)
     expected = per_region_overlap(levels, masks)
@@ -94,7 +94,7 @@ def test_counts_of_images_drawn_again_are_those_of_the_images_repeated(scene):
     maps, masks = scene
     drawn = [0, 0, 3, 5, 5, 5, 8, 8, 9]
     weights = np.bincount(drawn, minlength=len(maps))[None].astype(float)
-    counts, levels = Counts.of(as_levels(maps), masks), as_levels(maps)[drawn]
+    counts, levels = LevelCounts.of(as_levels(maps), masks), as_levels(maps)[drawn]
     expected = pixel_auroc(levels, masks[drawn]), per_region_overlap(levels, masks[drawn])
     found = counts.pixel_auroc(weights)[0], counts.per_region_overlap(weights)[0]
     assert found == pytest.approx(expected, abs=3e-3)
@@ -122,11 +122,11 @@ def test_the_centre_prior_is_highest_in_the_middle_and_alike_on_all_sides():
 
 def test_regions_touch_at_corners():
     mask = np.eye(4, dtype=bool)[None]
-    assert Counts.of(np.zeros((1, 4, 4), np.int16), mask).regions.tolist() == [1]
+    assert LevelCounts.of(np.zeros((1, 4, 4), np.int16), mask).regions.tolist() == [1]
 
 
 def test_pixels_of_one_level_are_ties():
     mask = np.zeros((1, 8, 8), dtype=bool)
     mask[0, :2] = True
-    counts = Counts.of(np.zeros((1, 8, 8), np.int16), mask)
+    counts = LevelCounts.of(np.zeros((1, 8, 8), np.int16), mask)
     assert counts.pixel_auroc(np.ones((1, 1)))[0] == 0.5

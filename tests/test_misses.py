@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from adnlib.misses import Counts, count, start, thresholds, worst
+from adnlib.misses import Confusion, count, start, thresholds, worst
 
 SCORES = pd.DataFrame(
     {
@@ -22,9 +22,9 @@ SCORES = pd.DataFrame(
 
 def test_an_image_on_the_threshold_is_not_called_anomalous() -> None:
     counts = count(SCORES["label"], SCORES["score_last"], 3.0)
-    assert counts == Counts(1, 0, 3, 3)
+    assert counts == Confusion(1, 0, 3, 3)
     below = count(SCORES["label"], SCORES["score_last"], np.nextafter(3.0, 0))
-    assert below == Counts(2, 2, 1, 2)
+    assert below == Confusion(2, 2, 1, 2)
     assert (below.recall, below.false_alarm_rate) == (0.5, pytest.approx(2 / 3))
 
 
