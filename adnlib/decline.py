@@ -15,13 +15,12 @@ from typing import Any
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from adnlib import tables
 from adnlib.corruptions import CORRUPTIONS
 from adnlib.errors import InputError, writing
-from adnlib.figures import ALERT_COLOUR, line_style, save, style
+from adnlib.figures import add_legend, line_style, save, style, write_around
 from adnlib.record import FinishedRun
 from adnlib.records import read_runs, read_tidy, sorted_variants
 from adnlib.report import alert, circumstances, dataset_title, with_spread
@@ -236,20 +235,8 @@ def _figure(found: Sequence[FinishedRun], table: pd.DataFrame, measure: str) -> 
     if measure == "auroc" and low < _CHANCE < high:
         for axes in panels[: len(kinds)]:
             axes.axhline(_CHANCE, color="0.7", linewidth=0.8, linestyle=":", zorder=1)
-    head: dict[str, Any] = {"x": 0.5, "ha": "center", "va": "top"}
-    figure.text(y=1 - 0.1 / height, s="\n".join(title), fontsize="large", **head)
-    loud: dict[str, Any] = {"color": ALERT_COLOUR, "weight": "bold", **head}
-    figure.text(y=1 - (0.15 + 0.2 * len(title)) / height, s="\n".join(warning), **loud)
-    figure.legend(
-        [Line2D([], [], **line_style(variant)) for variant in variants],
-        [variant_title(variant) for variant in variants],
-        loc="upper center",
-        bbox_to_anchor=(0.5, (bottom - 0.4) / height),
-        ncols=min(len(variants), 3),
-        frameon=False,
-    )
-    foot: dict[str, Any] = {"ha": "center", "va": "bottom", "fontsize": "small", "color": "0.3"}
-    figure.text(0.5, 0.07 / height, "\n".join(small_print), **foot)
+    write_around(figure, title, warning, small_print)
+    add_legend(figure, variants, bottom - 0.4, min(len(variants), 3))
     return figure
 
 

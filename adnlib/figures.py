@@ -103,6 +103,31 @@ def line_style(variant: str) -> dict[str, Any]:
     return {"color": colour, "linestyle": dashes, "linewidth": width}
 
 
+def write_around(
+    figure: Figure, title: Sequence[str], warning: Sequence[str], notes: Sequence[str]
+) -> None:
+    """Lines of text above the panels, the warning below the title, and small print at the foot."""
+    height = figure.get_figheight()
+    head: dict[str, Any] = {"x": 0.5, "ha": "center", "va": "top"}
+    figure.text(y=1 - 0.1 / height, s="\n".join(title), fontsize="large", **head)
+    loud: dict[str, Any] = {"color": ALERT_COLOUR, "weight": "bold", **head}
+    figure.text(y=1 - (0.15 + 0.2 * len(title)) / height, s="\n".join(warning), **loud)
+    foot: dict[str, Any] = {"ha": "center", "va": "bottom", "fontsize": "small", "color": "0.3"}
+    figure.text(0.5, 0.07 / height, "\n".join(notes), **foot)
+
+
+def add_legend(figure: Figure, variants: Sequence[str], top: float, columns: int) -> None:
+    """The lines of variants below the panels, `top` inches from the foot."""
+    figure.legend(
+        [Line2D([], [], **line_style(variant)) for variant in variants],
+        [variant_title(variant) for variant in variants],
+        loc="upper center",
+        bbox_to_anchor=(0.5, top / figure.get_figheight()),
+        ncols=columns,
+        frameon=False,
+    )
+
+
 def _curve(run: FinishedRun) -> Roc:
     scores = run.scores()
     return roc(scores["label"], scores["score_last"])
@@ -154,20 +179,8 @@ def _roc_figure(
             axes.set_ylabel("true positive rate", labelpad=2)
         else:
             axes.tick_params(labelleft=False)
-    head: dict[str, Any] = {"x": 0.5, "ha": "center", "va": "top"}
-    figure.text(y=1 - 0.1 / height, s="\n".join(title), fontsize="large", **head)
-    loud: dict[str, Any] = {"color": ALERT_COLOUR, "weight": "bold", **head}
-    figure.text(y=1 - (0.15 + 0.2 * len(title)) / height, s="\n".join(warning), **loud)
-    figure.legend(
-        [Line2D([], [], **line_style(v)) for v in variants],
-        [variant_title(v) for v in variants],
-        loc="upper center",
-        bbox_to_anchor=(0.5, (bottom - 0.42) / height),
-        ncols=names_beside,
-        frameon=False,
-    )
-    foot: dict[str, Any] = {"ha": "center", "va": "bottom", "fontsize": "small", "color": "0.3"}
-    figure.text(0.5, 0.07 / height, "\n".join(notes), **foot)
+    write_around(figure, title, warning, notes)
+    add_legend(figure, variants, bottom - 0.42, names_beside)
     return figure
 
 

@@ -15,6 +15,7 @@ from adnlib import model_files
 from adnlib.errors import InputError
 from adnlib.inputs import anomalous_files, good_files, read_images
 from adnlib.model import AttentDifferNet
+from adnlib.tables import duration
 from adnlib.threshold import FPR, check_shares, clopper_pearson
 from adnlib.training import HOLDOUT, Epoch
 
@@ -119,7 +120,7 @@ class Progress:
         left = epoch.seconds / epoch.epoch * (self._epochs - epoch.epoch)
         self._show(
             f"epoch {epoch.epoch}/{self._epochs}  loss {epoch.train_loss:.4f}  "
-            f"{epoch.seconds:.0f} s, about {_duration(left)} left"
+            f"{epoch.seconds:.0f} s, about {duration(left)} left"
         )
         if epoch.epoch == self._epochs:
             self._show("trained; finishing")
@@ -131,10 +132,6 @@ class Progress:
     def _show(self, line: str) -> None:
         self._stream.write(f"\r\x1b[K{line}" if self._rewrites else f"{line}\n")
         self._stream.flush()
-
-
-def _duration(seconds: float) -> str:
-    return f"{seconds / 60:.0f} min" if seconds >= 120 else f"{seconds:.0f} s"
 
 
 def _check_out(asked: Fit) -> None:

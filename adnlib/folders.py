@@ -59,6 +59,17 @@ def find_done(place: Path) -> list[Path]:
     return sorted(filter(is_done, found), key=lambda f: (f.parent, len(f.name), f.name))
 
 
+def failure(told: Path) -> str | None:
+    """Why something failed, by its file of the name `FAILED`; None without one."""
+    return json.loads(told.read_text(encoding="utf-8"))["reason"] if told.is_file() else None
+
+
+def failed_notebooks(results: Path) -> dict[str, str]:
+    """Why notebooks of a results folder failed, by name."""
+    told = sorted((results / "notebooks").glob(f"*.{FAILED}"))
+    return {path.name.removesuffix(f".{FAILED}"): failure(path) or "failed" for path in told}
+
+
 def kept_settings(folder: Path) -> dict[str, Any] | None:
     """The settings that `PARAMS` has; None where it is damaged."""
     try:

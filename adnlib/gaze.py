@@ -16,12 +16,12 @@ import numpy as np
 import pandas as pd
 
 from adnlib import tables
-from adnlib.errors import InputError, writing
+from adnlib.errors import writing
 from adnlib.evaluation import mean_and_std
 from adnlib.localization import SIZE, Maps, centre_prior, random_maps
 from adnlib.map_kinds import USUAL, Saliency
 from adnlib.record import FinishedRun
-from adnlib.records import read_runs, readable
+from adnlib.records import check_same_images, read_runs, readable
 from adnlib.report import alert, circumstances, dataset_title, with_spread
 from adnlib.run_maps import map_views, scores_and_maps, with_maps
 from adnlib.scenes import MEASURES, Look, Scene
@@ -96,13 +96,8 @@ _Reading = tuple[FinishedRun, tuple[pd.DataFrame, np.ndarray]]
 
 
 def _scene(readings: Sequence[_Reading], guess_object: bool) -> Scene:
+    check_same_images((run.folder, scores) for run, (scores, _) in readings)
     first, (scores, _) = readings[0]
-    for run, (other, _) in readings[1:]:
-        if list(other["path"]) != list(scores["path"]):
-            raise InputError(
-                f"{run.folder} and {first.folder} were tested with different images: run them "
-                "again with the same ones."
-            )
     return Scene.of(first, scores, guess_object)
 
 

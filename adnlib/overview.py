@@ -5,7 +5,6 @@ Made from run folders, the published numbers and the plan; trains nothing.
 
 from __future__ import annotations
 
-import json
 import os
 import textwrap
 from collections import Counter
@@ -18,7 +17,7 @@ import pandas as pd
 from adnlib import tables
 from adnlib.catalogue import MEAN
 from adnlib.comparison import auroc_table
-from adnlib.folders import FAILED, REPORT, is_done
+from adnlib.folders import FAILED, REPORT, failed_notebooks, failure, is_done
 from adnlib.record import FinishedRun
 from adnlib.records import asked_cells, asked_seeds, read_runs
 from adnlib.report import (
@@ -178,14 +177,11 @@ def unfinished(results: str | Path) -> list[str]:
     """
     root = Path(results)
     lines = [
-        f"{cell['title']}: {_reason(root / key / FAILED, 'not run to its end')}"
+        f"{cell['title']}: {failure(root / key / FAILED) or 'not run to its end'}"
         for key, cell in asked_cells(root).items()
         if not is_done(root / key)
     ]
-    for failed in sorted((root / "notebooks").glob(f"*.{FAILED}")):
-        name = failed.name.removesuffix(f".{FAILED}")
-        lines.append(f"notebook {name}: {_reason(failed, 'failed')}")
-    return lines
+    return lines + [f"notebook {name}: {why}" for name, why in failed_notebooks(root).items()]
 
 
 def _several(rows: pd.DataFrame) -> bool:
@@ -203,12 +199,6 @@ def _beside(rows: list[dict[Hashable, Any]]) -> list[str]:
         f"{best['published']:.2f}",
         f"{best['mean'] - best['published']:+.2f}",
     ]
-
-
-def _reason(failed: Path, otherwise: str) -> str:
-    if not failed.is_file():
-        return otherwise
-    return str(json.loads(failed.read_text(encoding="utf-8"))["reason"])
 
 
 def _shown(path: Path) -> str:

@@ -144,6 +144,25 @@ def check_same(what: str, name: str, values: Mapping[Path, Hashable]) -> None:
         )
 
 
+def check_same_images(tested: Iterable[tuple[object, pd.DataFrame]]) -> None:
+    """Refuse tables of scores that are not of the same images in the same order.
+
+    Args:
+        tested: what a message calls each table, and the table.
+
+    Raises:
+        InputError: naming the first that differs from the first of all.
+    """
+    (first, expected), *others = tested
+    columns = ["path", "label"]
+    for name, table in others:
+        if not table[columns].equals(expected[columns]):
+            raise InputError(
+                f"{name} and {first} were tested with different images: run them again with the "
+                "same ones."
+            )
+
+
 def readable(
     found: Iterable[FinishedRun], read: Callable[[FinishedRun], _T]
 ) -> list[tuple[FinishedRun, _T]]:

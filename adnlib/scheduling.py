@@ -24,7 +24,7 @@ from typing import Any
 from adnlib import cluster, overview, progress
 from adnlib.demo import make_demo
 from adnlib.errors import InputError, writing
-from adnlib.folders import DONE, FAILED, LOG, PLAN, find_done
+from adnlib.folders import DONE, FAILED, LOG, PLAN, failed_notebooks, failure, find_done
 from adnlib.machine import end_with
 from adnlib.networks import find_weights
 from adnlib.parameters import project_path
@@ -192,11 +192,9 @@ def _failures(record: dict[str, Any], missing: list[str], all_tried: bool) -> li
         if key not in told and not all_tried:
             continue
         cell = record["cells"][key]
-        failed = results / key / FAILED
-        log = failed.with_name(LOG)
-        if failed.is_file():
-            reason = json.loads(failed.read_text(encoding="utf-8"))["reason"]
-        else:
+        log = results / key / LOG
+        reason = failure(results / key / FAILED)
+        if not reason:
             who, want = ("its job", "memory or time") if record["cluster"] else ("it", "memory")
             started, workflow = log.is_file(), results / "workflow.log"
             if started:
@@ -206,8 +204,6 @@ def _failures(record: dict[str, Any], missing: list[str], all_tried: bool) -> li
             log = log if started and not record["cluster"] else workflow
         again = shlex.join([*record["command"], *cell["select"]])
         lines += [f"{cell['title']}: {reason}\n    log: {log}\n    alone: {again}"]
-    for failed in sorted((results / "notebooks").glob(f"*.{FAILED}")):
-        reason = json.loads(failed.read_text(encoding="utf-8"))["reason"]
-        name = failed.name.removesuffix(f".{FAILED}")
-        lines += [f"notebook {name}: {reason}\n    log: {failed.with_name(name + '.log')}"]
+    for name, reason in failed_notebooks(results).items():
+        lines += [f"notebook {name}: {reason}\n    log: {results / 'notebooks' / name}.log"]
     return lines

@@ -18,7 +18,7 @@ from adnlib.errors import InputError
 from adnlib.evaluation import percentiles
 from adnlib.map_kinds import USUAL, Saliency
 from adnlib.record import FinishedRun
-from adnlib.records import readable
+from adnlib.records import check_same_images, readable
 from adnlib.run_maps import scores_and_maps, with_maps
 from adnlib.settings import check_names
 from adnlib.variants import variant_order, variant_settings, variant_title
@@ -124,14 +124,10 @@ def choose_images(
         InputError: when the variants were not tested with the same images, or with one named.
     """
     variants = sorted(scores, key=variant_order)
+    check_same_images((variant_title(variant), scores[variant]) for variant in variants)
     table = scores[variants[0]][["path", "label", "defect", "mask"]].reset_index(names="row")
     table = table.assign(rule="", gain=np.nan)
     for variant in variants:
-        if list(scores[variant]["path"]) != list(table["path"]):
-            raise InputError(
-                f"{variant_title(variant)} and {variant_title(variants[0])} were tested with "
-                f"different images, such as {table['path'][0]}: run them again with the same ones."
-            )
         values = scores[variant]["score_last"].to_numpy()
         table[f"score_{variant}"] = values
         table[f"percentile_{variant}"] = percentiles(values, values[table["label"] == 0])

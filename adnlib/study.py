@@ -15,10 +15,10 @@ import pandas as pd
 
 from adnlib import tables
 from adnlib.catalogue import MEAN
-from adnlib.errors import InputError, writing
+from adnlib.errors import writing
 from adnlib.evaluation import Array, mean_and_std, measures
 from adnlib.record import FinishedRun
-from adnlib.records import read_runs, readable
+from adnlib.records import check_same_images, read_runs, readable
 from adnlib.significance import bootstrap, delong, interval, pair_wins, wilcoxon
 from adnlib.study_sheets import study_sheets
 from adnlib.variants import variant_order, variant_title
@@ -87,17 +87,12 @@ def read_scores(found: Sequence[FinishedRun]) -> list[Scored]:
         InputError: runs of a category were not tested with the same images.
     """
     grouped: dict[tuple[str, str, str], list[tuple[FinishedRun, pd.DataFrame]]] = {}
+    of_category: dict[tuple[str, str], list[tuple[Path, pd.DataFrame]]] = {}
     for run, table in readable(found, FinishedRun.scores):
         grouped.setdefault((run.dataset, run.category, run.variant), []).append((run, table))
-    images: dict[tuple[str, str], tuple[FinishedRun, pd.DataFrame]] = {}
-    for (dataset, category, _), runs in grouped.items():
-        first, expected = images.setdefault((dataset, category), runs[0])
-        for run, table in runs:
-            if not table[["path", "label"]].equals(expected[["path", "label"]]):
-                raise InputError(
-                    f"{run.folder} and {first.folder} were tested with different images: run them "
-                    "again with the same ones."
-                )
+        of_category.setdefault((run.dataset, run.category), []).append((run.folder, table))
+    for tested in of_category.values():
+        check_same_images(tested)
     return [
         Scored(
             *names,
