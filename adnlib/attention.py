@@ -133,7 +133,7 @@ class Kind(NamedTuple):
 
     title: str
     """In tables and figures."""
-    build: Callable[[_Wishes], nn.Module] | None
+    build: Callable[[_Options], nn.Module] | None
     learns: bool = True
     """Whether it has parameters."""
 
@@ -176,12 +176,12 @@ def create_attention(
     build = ATTENTION[name].build
     if build is None:
         return None
-    block = build(_Wishes(channels, reduction, kernel, opened, number))
+    block = build(_Options(channels, reduction, kernel, opened, number))
     return Residual(block) if residual and name != "identity" else block
 
 
 @dataclass(frozen=True)
-class _Wishes:
+class _Options:
     """What a block may be made of; each kind takes what it needs."""
 
     channels: int
@@ -200,10 +200,10 @@ class _Wishes:
         return self.channels // self.reduction
 
 
-def _squeeze_excitation(wishes: _Wishes) -> nn.Module:
+def _squeeze_excitation(options: _Options) -> nn.Module:
     """Hu et al. 2018 (https://arxiv.org/abs/1709.01507), equations 2 to 4."""
-    block = SqueezeExcitation(wishes.channels, wishes.squeezed)
-    block.scale_activation = SigmoidGate(block.fc2, opened=wishes.opened)
+    block = SqueezeExcitation(options.channels, options.squeezed)
+    block.scale_activation = SigmoidGate(block.fc2, opened=options.opened)
     return block
 
 
@@ -211,16 +211,16 @@ ATTENTION: dict[str, Kind] = {
     "none": Kind("DifferNet", None, learns=False),
     "se": Kind("AttentDifferNet (SE)", _squeeze_excitation),
     "cbam": Kind(
-        "AttentDifferNet (CBAM)", lambda w: CBAM(w.channels, w.squeezed, w.kernel, w.opened)
+        "AttentDifferNet (CBAM)", lambda o: CBAM(o.channels, o.squeezed, o.kernel, o.opened)
     ),
-    "eca": Kind("AttentDifferNet (ECA)", lambda w: ECA(w.channels, w.opened)),
+    "eca": Kind("AttentDifferNet (ECA)", lambda o: ECA(o.channels, o.opened)),
     "coordinate": Kind(
         "AttentDifferNet (coordinate)",
-        lambda w: CoordinateAttention(w.channels, w.squeezed, w.opened),
+        lambda o: CoordinateAttention(o.channels, o.squeezed, o.opened),
     ),
-    "simam": Kind("AttentDifferNet (SimAM)", lambda w: SimAM(), learns=False),
-    "identity": Kind("DifferNet, identity", lambda w: nn.Identity(), learns=False),
-    "constant": Kind("DifferNet, constant gate", lambda w: Constant(w.number), learns=False),
+    "simam": Kind("AttentDifferNet (SimAM)", lambda o: SimAM(), learns=False),
+    "identity": Kind("DifferNet, identity", lambda o: nn.Identity(), learns=False),
+    "constant": Kind("DifferNet, constant gate", lambda o: Constant(o.number), learns=False),
 }
 """Every kind by its name in settings and folders, in the order of tables; the last two are
 controls, and a third one is any kind that learns but is never trained."""

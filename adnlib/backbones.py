@@ -251,7 +251,7 @@ class MultiScaleEmbedding(nn.Module):
         self, device: torch.device
     ) -> Callable[[nn.Sequential, torch.Tensor], torch.Tensor]:
         """What runs layers without gradients."""
-        if gpu_layers.are_had(device):
+        if gpu_layers.available(device):
             return partial(gpu_layers.run, precision=self.settings.precision)
         return nn.Module.__call__
 

@@ -27,7 +27,7 @@ from adnlib.coupling import Coupled
 from adnlib.precision import SWITCHES
 
 _TILES = (8, 16)  # sides of NNPACK's tiles; it takes those that give fewer numbers
-_SAVED = 3.5  # times fewer multiplications, from which on the transforms' own work pays (measured)
+_WORTHWHILE = 3.5  # times fewer multiplications pay for the transforms' own work (measured)
 _FEWEST = 16  # maps; for fewer torch does not take NNPACK, since kernels are transformed each time
 _LANES = {"AVX2": 8, "AVX512": 16}  # float32 numbers of a vector, where NNPACK runs
 _IN_CACHE = 8  # maps
@@ -90,7 +90,7 @@ def _saves(layer: nn.Conv2d, maps: torch.Tensor) -> bool:
     side, kernel = maps.shape[-1], layer.kernel_size[0]
     tiles = {tile: math.ceil(side / (tile - kernel + 1)) for tile in _TILES}
     transformed = min((tile * number) ** 2 for tile, number in tiles.items())
-    return len(maps) >= _FEWEST and (side * kernel) ** 2 >= _SAVED * transformed
+    return len(maps) >= _FEWEST and (side * kernel) ** 2 >= _WORTHWHILE * transformed
 
 
 def _transformed(layer: nn.Conv2d, maps: torch.Tensor) -> torch.Tensor:

@@ -22,7 +22,7 @@ from adnlib.precision import PRECISIONS
 _TOGETHER = 8  # channels
 
 
-def are_had(device: torch.device) -> bool:
+def available(device: torch.device) -> bool:
     """Whether the device has these kernels."""
     on_nvidia = device.type == "cuda" and torch.version.cuda is not None
     return on_nvidia and torch.backends.cudnn.is_available() and torch.backends.cudnn.enabled

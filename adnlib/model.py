@@ -126,7 +126,13 @@ class AttentDifferNet(EmbeddingFlow):
         for epoch in self.train_epochs(pixels.part(~held)):
             if on_epoch:
                 on_epoch(epoch)
-        loss = self._take_bearings(pixels.part(held), fpr) if held.any() else None
+        loss = None
+        if held.any():
+            held_out = pixels.part(held)
+            scores, embedded = map(torch.cat, zip(*map(self.scorer(), held_out), strict=True))
+            self.threshold = threshold_for_fpr(scores.numpy(), fpr)
+            self.heat_scale = self._scale_of_maps(held_out[:_MAPPED])
+            loss = self.loss_embeddings(embedded)
         self.fitted = Fitted(
             images=int((~held).sum()),
             held_out=int(held.sum()),
@@ -240,16 +246,12 @@ class AttentDifferNet(EmbeddingFlow):
         model.fitted, model._is_new = saved.fitted, False
         return model
 
-    def _take_bearings(self, held_out: Pixels, fpr: float) -> float:
-        """Threshold and scale of maps by held-out images, whose loss is returned."""
+    def _scale_of_maps(self, good: torch.Tensor) -> float:
+        """Twice the highest value in the maps of good images."""
         from adnlib.explain import saliency  # which stands behind this on the road
 
-        look = self.scorer()
-        scores, embedded = map(torch.cat, zip(*map(look, held_out), strict=True))
-        self.threshold = threshold_for_fpr(scores.numpy(), fpr)
-        highest = max(saliency(self, image[None]).max().item() for image in held_out[:_MAPPED])
-        self.heat_scale = 2 * max(highest, 1e-12)  # all maps may be 0
-        return self.loss_embeddings(embedded)
+        highest = max(saliency(self, image[None]).max().item() for image in good)
+        return 2 * max(highest, 1e-12)  # all maps may be 0
 
     def _read(self, images: Images, good_only: bool = False) -> Pixels:
         size, budget = self.settings.image_size, self.settings.memory_budget

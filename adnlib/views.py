@@ -80,9 +80,9 @@ def turns(angles: torch.Tensor, size: int) -> torch.Tensor:
         int32 (V, 2, 3) on the CPU: of the source's x and of its y, the value at a view's first
         pixel, and what a column and a row to the right and below add, in 1 / 65536 pixels.
     """
-    rounded = [-math.radians(angle % 360.0) for angle in angles.tolist()]
-    cos = torch.tensor([round(math.cos(turn), 15) for turn in rounded], dtype=torch.float64)
-    sin = torch.tensor([round(math.sin(turn), 15) for turn in rounded], dtype=torch.float64)
+    radians = [-math.radians(angle % 360.0) for angle in angles.tolist()]
+    cos = torch.tensor([round(math.cos(turn), 15) for turn in radians], dtype=torch.float64)
+    sin = torch.tensor([round(math.sin(turn), 15) for turn in radians], dtype=torch.float64)
     return torch.stack([_line(cos, sin, size), _line(-sin, cos, size)], 1)
 
 

@@ -160,8 +160,9 @@ def _rows(seen: _Seen, model: AttentDifferNet, draws: int) -> list[dict[str, str
         told = {"angles": way, "views": views}
         rows.append(told | _spread(seen.labels, scores, [columns.expand(count, -1)]))
     for views in [views for way, views in seen.columns if way == "grid"]:
-        for way, sharing in (("own", 1), ("shared", count)):
-            drawn = torch.randint(_POOL, (draws, count // sharing, views), generator=generator)
+        for way, images_per_draw in (("own", 1), ("shared", count)):
+            shape = (draws, count // images_per_draw, views)
+            drawn = torch.randint(_POOL, shape, generator=generator)
             chosen = [pool[some].expand(count, -1) for some in drawn]
             rows.append({"angles": way, "views": views} | _spread(seen.labels, scores, chosen))
     return rows

@@ -132,13 +132,13 @@ def test_a_model_is_replaced_only_where_asked(call, data, model, tmp_path):
 
 
 def test_a_model_that_came_meanwhile_is_not_replaced(call, data, model, tmp_path, monkeypatch):
-    calibrate = AttentDifferNet._take_bearings
+    scale_of_maps = AttentDifferNet._scale_of_maps
 
     def slowly(*given):
         shutil.copytree(model, tmp_path / "m")
-        return calibrate(*given)
+        return scale_of_maps(*given)
 
-    monkeypatch.setattr(AttentDifferNet, "_take_bearings", slowly)
+    monkeypatch.setattr(AttentDifferNet, "_scale_of_maps", slowly)
     code, out, _ = call("fit", data / "part", "--out", "m", *TINY, "--seed", "1")
     assert (code, out.splitlines()[-1]) == (0, "model: 'm-2'")
     assert (tmp_path / "m" / "model.json").read_bytes() == (model / "model.json").read_bytes()

@@ -91,7 +91,7 @@ def test_hooks_are_heard_and_attention_is_behind_its_layer(kernels):
 
 
 def test_a_cpu_has_them_not():
-    assert not gpu_layers.are_had(CPU)
+    assert not gpu_layers.available(CPU)
 
 
 @pytest.mark.gpu
@@ -103,7 +103,7 @@ def test_embeddings_on_a_gpu_are_those_of_its_plain_layers(precision, monkeypatc
     generator = torch.Generator().manual_seed(2)
     given = torch.randint(0, 256, (2, 3, 256, 256), dtype=torch.uint8, generator=generator)
     made = model.embed(given, model.test_angles(2))
-    monkeypatch.setattr(gpu_layers, "are_had", lambda _: False)
+    monkeypatch.setattr(gpu_layers, "available", lambda _: False)
     plain = model.embed(given, model.test_angles(2))
     bound = {"fp32": 1e-5, "tf32": 1e-3, "fp16": 1e-3, "bf16": 1e-2}[precision]
     assert (made - plain).norm() < bound * plain.norm()
