@@ -22,8 +22,8 @@ from adnlib.precision import PRECISIONS, computing
 from adnlib.settings import check_choice, check_positive
 from adnlib.views import pixel_table, turns, views_from
 
-_MEAN = (0.485, 0.456, 0.406)
-_STD = (0.229, 0.224, 0.225)
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+"""Of ImageNet's images, by colour, in 0..1."""
 _GROUP = 96  # views, as in a batch of training; in AlexNet on a GPU 1 GB, in a wide ResNet 5
 _PIECE = {"cpu": 8, "accelerator": _GROUP}  # of a group; 8 stay in a CPU's cache
 
@@ -141,8 +141,8 @@ class MultiScaleEmbedding(nn.Module):
         couple(self.network, blocks)
         self.network.requires_grad_(False)
         self.network.to(memory_format=torch.channels_last)
-        self.register_buffer("mean", torch.tensor(_MEAN).view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(_STD).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("mean", torch.tensor(MEAN).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(STD).view(1, 3, 1, 1), persistent=False)
 
     def train(self, mode: bool = True) -> MultiScaleEmbedding:
         """As of any module, but the backbone stays as in inference: batch norm keeps ImageNet's

@@ -15,9 +15,11 @@ from pathlib import Path
 
 import pandas as pd
 import seaborn as sns
+import torch
 from throughput import new_parser, run_ours, tabulated, warm_up
 
 from adnlib import AttentDifferNet, datasets
+from adnlib.provenance import describe_device
 
 _CHANGED = {"images": "good images, and test images", "views": "views", "size": "size, px"}
 _PARTS = {"train_seconds": "one epoch of training", "score_seconds": "scoring"}
@@ -80,7 +82,8 @@ def _measured(asked: argparse.Namespace) -> pd.DataFrame:
             warm_up(model)
             seconds = run_ours(model, asked.data, good, test)
             rows.append({"changed": changed, "value": value, **now, **seconds})
-    return pd.DataFrame(rows).drop(columns=["auroc", "epoch_seconds"])
+    table = pd.DataFrame(rows).drop(columns=["auroc", "epoch_seconds"])
+    return table.assign(device=describe_device(model.device), torch=torch.__version__)
 
 
 if __name__ == "__main__":

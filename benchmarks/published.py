@@ -25,11 +25,10 @@ from torchvision.datasets.folder import default_loader
 from torchvision.transforms import functional as transforms
 
 from adnlib import AttentDifferNet
+from adnlib.backbones import MEAN, STD
 from adnlib.coupling import Coupled
 from adnlib.flow import anomaly_score, negative_log_likelihood
 from adnlib.views import draw_angles
-
-_MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 class ManyViews(Dataset):
@@ -47,7 +46,7 @@ class ManyViews(Dataset):
 
     def _view(self, image: Image, angle: float) -> torch.Tensor:
         turned = transforms.rotate(transforms.resize(image, [self.size, self.size]), angle)
-        return transforms.normalize(transforms.to_tensor(turned), _MEAN, _STD)
+        return transforms.normalize(transforms.to_tensor(turned), MEAN, STD)
 
 
 class PublishedDetector(nn.Module):

@@ -25,25 +25,26 @@ from adnlib.errors import InputError
 _MODULES = ("config", "freia_funcs", "multi_transform_loader", "utils", "model", "localization")
 
 
+def check_checkout(checkout: Path) -> None:
+    """Raise InputError if a folder does not hold the repository's code."""
+    if not (checkout / "train.py").is_file():
+        raise InputError(f"{str(checkout)!r} is no checkout of DifferNet: it has no train.py.")
+
+
 def time_repository(
     checkout: Path, model: AttentDifferNet, images: Mapping[str, Sequence[Path]], epochs: int
 ) -> dict[str, float]:
     """Train and score with the repository's code.
 
     Args:
-        checkout: of https://github.com/marco-rudolph/differnet.
+        checkout: of https://github.com/marco-rudolph/differnet, which `check_checkout` passes.
         model: whose settings and convolutions are taken.
         images: files by folder, such as "train/good" and "test/crack".
         epochs: of training.
 
     Returns:
         train_seconds, score_seconds, auroc.
-
-    Raises:
-        InputError: the checkout lacks the code.
     """
-    if not (checkout / "train.py").is_file():
-        raise InputError(f"{str(checkout)!r} is no checkout of DifferNet: it has no train.py.")
     with tempfile.TemporaryDirectory() as folder, _imported(checkout, model, epochs) as (c, train):
         for kind, paths in images.items():
             place = Path(folder) / "category" / kind
@@ -102,7 +103,7 @@ def _imported(checkout: Path, model: AttentDifferNet, epochs: int) -> Iterator[t
             c.device = str(model.device)
             c.img_size = (settings.image_size, settings.image_size)
             c.img_dims = [3, *c.img_size]
-            c.n_scales, c.n_feat = settings.scales, 256 * settings.scales
+            c.n_scales, c.n_feat = settings.scales, model.embedding.features
             c.n_coupling_blocks, c.fc_internal = settings.flow_blocks, settings.flow_width
             c.n_transforms, c.n_transforms_test = settings.train_views, settings.test_views
             c.batch_size, c.batch_size_test = settings.batch_images, 1

@@ -23,11 +23,11 @@ from typing import Any
 import pandas as pd
 import torch
 from published import PublishedDetector
-from repository import time_repository
+from repository import check_checkout, time_repository
 from torch.utils.flop_counter import FlopCounterMode
 
 from adnlib import AttentDifferNet, datasets
-from adnlib.errors import InputError
+from adnlib.errors import InputError, writing
 from adnlib.evaluation import roc
 from adnlib.images import load_images
 from adnlib.precision import PRECISIONS, rounding
@@ -60,17 +60,18 @@ def tabulated(
 ) -> pd.DataFrame | None:
     """What is measured, written as a CSV, too; None, and a sentence, where it cannot be."""
     try:
+        with writing(out, "another path with --out"):  # before what may take hours
+            out.parent.mkdir(parents=True, exist_ok=True)
         table = measure(asked)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return None
-    out.parent.mkdir(parents=True, exist_ok=True)
     table.to_csv(out, index=False, float_format="%.4f")
     return table
 
 
 def new_parser(description: str) -> argparse.ArgumentParser:
-    """With the options of all benchmarks."""
+    """With the options that benchmarks of a data set's category have in common."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--data", type=Path, required=True, help="a category in MVTec AD's layout")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
@@ -95,6 +96,14 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _measured(asked: argparse.Namespace) -> pd.DataFrame:
+    for option in ("train_images", "test_images"):
+        if (count := getattr(asked, option)) < 0:
+            name = option.replace("_", "-")
+            raise InputError(f"--{name} is {count}: give a number above 0, or 0 for all.")
+    if asked.published:
+        check_checkout(asked.published)
+        if asked.attention != "none":
+            raise InputError("the repository has no attention: leave out --published.")
     samples = datasets.read_samples(asked.data)
     datasets.check_for_auroc(samples, str(asked.data))
     good = datasets.at_even_steps(samples[samples["split"] == "train"], asked.train_images)
@@ -104,8 +113,6 @@ def _measured(asked: argparse.Namespace) -> pd.DataFrame:
         "adnlib": lambda model: run_ours(model, asked.data, good, test),
     }
     if asked.published:
-        if asked.attention != "none":
-            raise InputError("the repository has no attention: leave out --published.")
         images = _by_folder(asked.data, pd.concat([good, test]))
         ways["repository"] = lambda m: time_repository(asked.published, m, images, asked.epochs)
     torch.backends.cudnn.allow_tf32 = False  # of what is not ours

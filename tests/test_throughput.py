@@ -122,6 +122,28 @@ def test_what_it_prints_and_writes(category, tmp_path, capsys):
     assert (in_fp32["conv_tflops"] < in_fp32["matmul_tflops"]).all()
 
 
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (["--published", "nowhere"], "'nowhere' is no checkout of DifferNet"),
+        (["--out", "{file}/a.csv"], "give another path with --out"),
+        (["--train-images", "-1"], "--train-images is -1: give a number above 0, or 0 for all"),
+    ],
+)
+def test_mistakes_are_told_before_anything_is_measured(
+    category, tmp_path, monkeypatch, capsys, wrong, message
+):
+    def measured(*_):
+        pytest.fail("measured first")
+
+    monkeypatch.setattr(throughput, "new_model", measured)
+    (tmp_path / "file").touch()
+    options = [word.format(file=tmp_path / "file") for word in wrong]
+    out = [] if "--out" in wrong else ["--out", str(tmp_path / "a.csv")]
+    assert throughput.main(["--data", str(category), *options, *out]) == 2
+    assert message in capsys.readouterr().err
+
+
 def test_the_operations_are_those_of_alexnets_five_convolutions():
     model = AttentDifferNet(weights="random", image_size=224, scales=1, flow_width=16, device="cpu")
     first, second = 55**2 * 64 * 3 * 11**2, 27**2 * 192 * 64 * 5**2
@@ -174,16 +196,17 @@ def test_many_views_take_longer(category, tmp_path, capsys):
     assert accuracy.main([str(run.folder), *far, "--out", str(tmp_path / "far")]) == 0
     milliseconds = pd.read_csv(tmp_path / "far.csv").groupby("views")["ms_an_image"].first()
     assert milliseconds[128] > milliseconds[1] > 0
-    assert accuracy.main([str(tmp_path / "nowhere")]) == 2
+    assert accuracy.main([str(tmp_path / "nowhere"), "--out", str(tmp_path / "far")]) == 2
     assert "error: " in capsys.readouterr().err
 
 
 def test_wrong_input_is_one_sentence(category, tmp_path, capsys):
-    assert throughput.main(["--data", str(tmp_path / "nowhere")]) == 2
+    out = ["--out", str(tmp_path / "out.csv")]
+    assert throughput.main(["--data", str(tmp_path / "nowhere"), *out]) == 2
     assert "does not exist" in capsys.readouterr().err
     options = ["--data", str(category), "--weights", "random", "--views", "1", "--epochs", "1"]
     small = ["--train-images", "1", "--test-images", "1", "--image-size", "256", "--device", "cpu"]
-    out = ["--out", str(tmp_path / "out.csv"), "--flow-width", "16"]
+    small += ["--flow-width", "16"]
     assert throughput.main([*options, *small, *out, "--published", str(tmp_path)]) == 2
     error = capsys.readouterr().err
     assert error.splitlines()[-1].startswith("error: ")
@@ -200,6 +223,8 @@ def test_growth_changes_one_thing_at_a_time(category, tmp_path, capsys):
     assert table["changed"].tolist() == ["images"] * 2 + ["views"] * 2 + ["size"] * 2
     assert table["images"].tolist() == [2, 3, 3, 3, 3, 3]
     assert (table[["train_seconds", "score_seconds"]] > 0).all(axis=None)
+    assert (table["torch"] == torch.__version__).all()
+    assert table["device"].notna().all()
     assert growth.main(["--data", str(tmp_path / "nowhere"), *small, *asked, *out]) == 2
     assert "does not exist" in capsys.readouterr().err
 
