@@ -71,7 +71,6 @@ def load_images(
     paths: Sequence[str],
     size: int,
     on_bad_image: str | None = None,
-    workers: int = 0,
     memory_budget: float = 0,
 ) -> tuple[Pixels, list[int]]:
     """Many images, decoded in threads; on a terminal it says how far it is.
@@ -82,7 +81,6 @@ def load_images(
         size: side of the square in pixels.
         on_bad_image: "stop" at the first image that cannot be read, or "skip" it with a warning;
             None, where a user has no such choice, stops without naming it.
-        workers: threads; 0 for one per processor.
         memory_budget: GB, see `pixels.allocate`.
 
     Returns:
@@ -100,7 +98,7 @@ def load_images(
         images.put(position, _pixels(folder / paths[position], size))
 
     kept: list[int] = []
-    pool = ThreadPoolExecutor(workers or cores())
+    pool = ThreadPoolExecutor(cores())
     try:
         tasks = [pool.submit(fill, i) for i in range(len(paths))]
         for position, done in enumerate(tqdm(tasks, "images", unit="", disable=None, leave=False)):

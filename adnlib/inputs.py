@@ -14,7 +14,7 @@ from PIL import Image
 from adnlib.datasets import GOOD, read_samples
 from adnlib.errors import InputError, reading
 from adnlib.files import check_folder, image_files, subfolders
-from adnlib.images import load_images, resize_image
+from adnlib.images import load_images, read_image, resize_image
 from adnlib.pixels import Pixels
 
 OneImage: TypeAlias = str | os.PathLike[str] | Image.Image | np.ndarray | torch.Tensor
@@ -113,7 +113,7 @@ def _among_good(path: str) -> bool:
 
 def _one(image: OneImage, size: int) -> torch.Tensor:
     if isinstance(image, (str, os.PathLike)):
-        return load_images(Path(), [Path(image).as_posix()], size)[0][0]
+        return read_image(Path(image), size)
     if isinstance(image, torch.Tensor):
         return _checked(image[None], size)[0]
     return _converted(image, size)

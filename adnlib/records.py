@@ -22,6 +22,8 @@ from adnlib.folders import PLAN
 from adnlib.record import DEFAULTS, NOT_IN_TABLES, FinishedRun, damaged, read_run
 from adnlib.variants import variant_order
 
+_NAMED = 20  # runs in a warning, at most
+
 _T = TypeVar("_T")
 
 
@@ -186,9 +188,9 @@ def readable(
     return pairs
 
 
-def _warn(left_out: list[str], most: int = 20) -> None:
+def _warn(left_out: list[str]) -> None:
     if left_out:
-        more = f" And {len(left_out) - most} more." if len(left_out) > most else ""
+        more = f" And {len(left_out) - _NAMED} more." if len(left_out) > _NAMED else ""
         warnings.warn(
-            f"{len(left_out)} run(s) left out. {' '.join(left_out[:most])}{more}", stacklevel=3
+            f"{len(left_out)} run(s) left out. {' '.join(left_out[:_NAMED])}{more}", stacklevel=3
         )

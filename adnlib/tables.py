@@ -9,6 +9,7 @@ import itertools
 import textwrap
 from dataclasses import dataclass, field
 
+_WIDTH = 100  # characters of a terminal's line
 _TEX = {
     "\\": r"\textbackslash{}",
     "&": r"\&",
@@ -57,7 +58,7 @@ def markdown(sheet: Sheet) -> str:
     lines = [f"### {sheet.title}", ""]
     if sheet.alert:
         lines += [f"> **{sheet.alert}**", ""]
-    body = [[_bold(cell, "**{}**") for cell in row] for row in sheet.rows]
+    body = [[f"**{cell.text}**" if cell.best else cell.text for cell in row] for row in sheet.rows]
     cells = [[text.replace("|", r"\|") for text in row] for row in [sheet.header, *body]]
     widths = [max(len(text) for text in column) for column in zip(*cells, strict=True)]
     set_rows = [_aligned(row, widths, sheet.names) for row in cells]
@@ -105,18 +106,18 @@ def latex(sheet: Sheet, label: str) -> str:
     )
 
 
-def plain(sheet: Sheet, width: int = 100) -> str:
+def plain(sheet: Sheet) -> str:
     """The sheet for a terminal; `<` marks the best of a row."""
     names = [textwrap.wrap(name, 16) for name in sheet.header]
     lines_of_names = itertools.zip_longest(*names, fillvalue="")
     body = [[cell.text + (" <" if cell.best else "  ") for cell in row] for row in sheet.rows]
     cells = [*([f"{part}  " for part in line] for line in lines_of_names), *body]
     widths = [max(len(text) for text in column) for column in zip(*cells, strict=True)]
-    lines = textwrap.wrap(sheet.title, width)
-    lines += textwrap.wrap(f"!!! {sheet.alert}", width) if sheet.alert else []
+    lines = textwrap.wrap(sheet.title, _WIDTH)
+    lines += textwrap.wrap(f"!!! {sheet.alert}", _WIDTH) if sheet.alert else []
     lines += [" ".join(_aligned(row, widths, sheet.names)).rstrip() for row in cells]
     mark = " < best of a row." if any(cell.best for row in sheet.rows for cell in row) else ""
-    return "\n".join([*lines, *textwrap.wrap(sheet.caption + mark, width)]) + "\n"
+    return "\n".join([*lines, *textwrap.wrap(sheet.caption + mark, _WIDTH)]) + "\n"
 
 
 def escaped(text: str) -> str:
@@ -130,10 +131,6 @@ def duration(seconds: float) -> str:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)
     return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
-
-
-def _bold(cell: Cell, form: str) -> str:
-    return form.format(cell.text) if cell.best else cell.text
 
 
 def _aligned(row: list[str], widths: list[int], names: int) -> list[str]:

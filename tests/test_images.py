@@ -234,10 +234,11 @@ def folder_of(tmp_path: Path, count: int, bad: tuple[int, ...] = ()) -> list[str
     return names
 
 
-@pytest.mark.parametrize("workers", [0, 1, 7])
-def test_load_images_keeps_the_order(tmp_path, workers):
+@pytest.mark.parametrize("workers", [1, 7])
+def test_load_images_keeps_the_order(tmp_path, monkeypatch, workers):
+    monkeypatch.setattr("adnlib.images.cores", lambda: workers)
     names = folder_of(tmp_path, 12)[::-1]
-    images, kept = load_images(tmp_path, names, SIZE, workers=workers)
+    images, kept = load_images(tmp_path, names, SIZE)
     assert images.shape == (12, 3, SIZE, SIZE)
     assert images[:].dtype == torch.uint8
     assert kept == list(range(12))
