@@ -18,6 +18,8 @@ from torchvision.ops import SqueezeExcitation
 from adnlib.errors import InputError
 from adnlib.gates import FixedGate, SigmoidGate
 
+_LAMBDA = 1e-4  # of SimAM: its authors' value
+
 
 class CBAM(nn.Module):
     """Convolutional Block Attention Module: channel attention, then spatial attention.
@@ -95,15 +97,14 @@ class SimAM(nn.Module):
     divides by M - 1, which a map of one place does not survive.
     """
 
-    def __init__(self, regularizer: float = 1e-4) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self.regularizer = regularizer
         self.gate = SigmoidGate()
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         squares = (features - features.mean((2, 3), keepdim=True)).square()
         variance = squares.mean((2, 3), keepdim=True)
-        return features * self.gate(squares / (4 * (variance + self.regularizer)) + 0.5)
+        return features * self.gate(squares / (4 * (variance + _LAMBDA)) + 0.5)
 
 
 class Constant(nn.Module):
@@ -136,29 +137,30 @@ class Kind(NamedTuple):
     build: Callable[[_Options], nn.Module] | None
     learns: bool = True
     """Whether it has parameters."""
+    fixed: bool = False
+    """Whether it has gates whose beginning cannot be set."""
 
 
 def create_attention(
     name: str,
     channels: int,
-    reduction: int = 16,
-    kernel: int = 7,
+    reduction: int,
+    kernel: int,
+    number: float,
     *,
     residual: bool = False,
     opened: bool = False,
-    number: float = 0.5,
 ) -> nn.Module | None:
     """One attention block for `channels` channels, or None for "none".
 
     Args:
         name: one of `ATTENTION`.
         channels: channels of the feature map.
-        reduction: squeeze ratio of SE, coordinate attention and CBAM's channel attention (16 in
-            SENet's and CBAM's papers).
-        kernel: side of CBAM's spatial convolution (7 in its paper), odd.
+        reduction: squeeze ratio of SE, coordinate attention and CBAM's channel attention.
+        kernel: side of CBAM's spatial convolution, odd.
+        number: the gate of "constant".
         residual: add the block's output to its input; the identity stays one.
         opened: let the gates begin at almost 1.
-        number: the gate of "constant"; by default the mean gate of an untrained SE.
 
     Raises:
         InputError: the name is unknown, the reduction is not in 1..channels, the kernel is even, or
@@ -168,7 +170,7 @@ def create_attention(
         raise InputError(f"attention is {name!r}: choose one of {', '.join(ATTENTION)}.")
     if name == "cbam" and kernel % 2 == 0:
         raise InputError(f"attention_kernel is {kernel}: give an odd number, such as 7.")
-    if opened and name in ("simam", "constant"):
+    if opened and ATTENTION[name].fixed:
         raise InputError(
             f"attention_open is true, but the gates of {name} have no beginning to be set: leave "
             "it false."
@@ -218,9 +220,11 @@ ATTENTION: dict[str, Kind] = {
         "AttentDifferNet (coordinate)",
         lambda o: CoordinateAttention(o.channels, o.squeezed, o.opened),
     ),
-    "simam": Kind("AttentDifferNet (SimAM)", lambda o: SimAM(), learns=False),
+    "simam": Kind("AttentDifferNet (SimAM)", lambda o: SimAM(), learns=False, fixed=True),
     "identity": Kind("DifferNet, identity", lambda o: nn.Identity(), learns=False),
-    "constant": Kind("DifferNet, constant gate", lambda o: Constant(o.number), learns=False),
+    "constant": Kind(
+        "DifferNet, constant gate", lambda o: Constant(o.number), learns=False, fixed=True
+    ),
 }
 """Every kind by its name in settings and folders, in the order of tables; the last two are
 controls, and a third one is any kind that learns but is never trained."""

@@ -24,6 +24,8 @@ from adnlib.views import pixel_table, turns, views_from
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 """Of ImageNet's images, by colour, in 0..1."""
+TOGETHER = 16
+"""Images whose views are embedded in one call, where none of them learns."""
 _GROUP = 96  # views, as in a batch of training; in AlexNet on a GPU 1 GB, in a wide ResNet 5
 _PIECE = {"cpu": 8, "accelerator": _GROUP}  # of a group; 8 stay in a CPU's cache
 
@@ -97,9 +99,9 @@ class EmbeddingSettings:
                 channels[layer],
                 self.attention_reduction,
                 self.attention_kernel,
+                self.attention_gate,
                 residual=self.attention_residual,
                 opened=self.attention_open,
-                number=self.attention_gate,
             )
             for layer in self.attention_sites().values()
         }

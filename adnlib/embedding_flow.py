@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import nn
 
-from adnlib.backbones import MultiScaleEmbedding
+from adnlib.backbones import TOGETHER, MultiScaleEmbedding
 from adnlib.flow import anomaly_score, build_flow, negative_log_likelihood
 from adnlib.model_settings import ModelSettings, find_device
 from adnlib.pixels import Pictures, Pixels
@@ -62,7 +62,9 @@ class EmbeddingFlow(nn.Module):
         near = images.near(self.device) if isinstance(images, Pixels) else images
         return torch.cat(
             [
-                torch.cat([self._embedded(near, angles, some) for some in part.split(16)]).cpu()
+                torch.cat(
+                    [self._embedded(near, angles, some) for some in part.split(TOGETHER)]
+                ).cpu()
                 for part in torch.arange(len(near)).split(_ON_DEVICE)
             ]
         )

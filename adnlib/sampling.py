@@ -11,12 +11,10 @@ from typing import Protocol
 
 import torch
 
-from adnlib.backbones import MultiScaleEmbedding
+from adnlib.backbones import TOGETHER, MultiScaleEmbedding
 from adnlib.gates import GateMonitor
 from adnlib.pixels import Pictures
 from adnlib.views import draw_angles
-
-_TOGETHER = 16  # images, of which a bank is made at a time
 
 
 class Source(Protocol):
@@ -77,7 +75,7 @@ class BankedViews:
             self._bank = torch.cat(
                 [
                     made.embed(*made.draw(some)).unflatten(0, (len(some), -1))
-                    for some in torch.arange(len(made.images)).split(_TOGETHER)
+                    for some in torch.arange(len(made.images)).split(TOGETHER)
                 ]
             )
 

@@ -20,7 +20,7 @@ def sigmoid(x):
 
 
 def test_se_is_the_published_formula():
-    block = create_attention("se", 32, reduction=4)
+    block = create_attention("se", 32, 4, 7, 0.5)
     features = torch.randn(2, 32, 5, 7)
     w1, b1 = block.fc1.weight[:, :, 0, 0], block.fc1.bias
     w2, b2 = block.fc2.weight[:, :, 0, 0], block.fc2.bias
@@ -30,7 +30,7 @@ def test_se_is_the_published_formula():
 
 
 def test_cbam_is_the_published_formula():
-    block = create_attention("cbam", 32, reduction=8, kernel=7)
+    block = create_attention("cbam", 32, 8, 7, 0.5)
     features = torch.randn(2, 32, 9, 9)
     w1, b1 = block.mlp[0].weight[:, :, 0, 0], block.mlp[0].bias
     w2, b2 = block.mlp[2].weight[:, :, 0, 0], block.mlp[2].bias
@@ -49,7 +49,7 @@ def test_cbam_is_the_published_formula():
 @pytest.mark.parametrize(("channels", "kernel"), [(16, 3), (64, 3), (192, 5), (256, 5), (512, 5)])
 def test_eca_is_the_published_formula(channels, kernel):
     """The kernels are those that the paper's equation 12 gives for these channels."""
-    block = create_attention("eca", channels)
+    block = create_attention("eca", channels, 16, 7, 0.5)
     features = torch.randn(2, channels, 5, 7)
     (weight,) = block.parameters()
     assert weight.numel() == kernel
@@ -61,7 +61,7 @@ def test_eca_is_the_published_formula(channels, kernel):
 
 
 def test_coordinate_attention_is_the_published_formula():
-    block = create_attention("coordinate", 32, reduction=8)
+    block = create_attention("coordinate", 32, 8, 7, 0.5)
     features = torch.randn(2, 32, 5, 7)
     shared, rows, columns = (
         (layer.weight[:, :, 0, 0], layer.bias[:, None])
@@ -87,18 +87,18 @@ def test_simam_is_the_published_formula():
         t, mean, variance = x[n, c], x[n, c].mean(), x[n, c].var()
         energy = 4 * (variance + 1e-4) / ((t - mean) ** 2 + 2 * variance + 2e-4)
         expected[n, c] = t / (1 + np.exp(-1 / energy))
-    np.testing.assert_allclose(create_attention("simam", 4)(features), expected)
+    np.testing.assert_allclose(create_attention("simam", 4, 16, 7, 0.5)(features), expected)
 
 
 def test_simam_survives_a_map_of_one_place():
-    assert create_attention("simam", 4)(torch.randn(2, 4, 1, 1)).isfinite().all()
+    assert create_attention("simam", 4, 16, 7, 0.5)(torch.randn(2, 4, 1, 1)).isfinite().all()
 
 
 def test_controls():
     features = torch.randn(2, 8, 5, 7)
-    assert create_attention("identity", 8)(features) is features
-    assert torch.equal(create_attention("constant", 8)(features), features * 0.5)
-    assert torch.equal(create_attention("constant", 8, number=0.3)(features), features * 0.3)
+    assert create_attention("identity", 8, 16, 7, 0.5)(features) is features
+    assert torch.equal(create_attention("constant", 8, 16, 7, 0.5)(features), features * 0.5)
+    assert torch.equal(create_attention("constant", 8, 16, 7, 0.3)(features), features * 0.3)
 
 
 @pytest.mark.parametrize(
@@ -114,7 +114,7 @@ def test_controls():
     ],
 )
 def test_parameter_count_and_gradients(name, parameters):
-    block = create_attention(name, 64, reduction=16, kernel=7)
+    block = create_attention(name, 64, 16, 7, 0.5)
     assert sum(p.numel() for p in block.parameters()) == parameters
     assert ATTENTION[name].learns == bool(parameters)
     features = torch.randn(2, 64, 8, 8, requires_grad=True)
@@ -128,8 +128,8 @@ def test_parameter_count_and_gradients(name, parameters):
 @pytest.mark.parametrize("name", BLOCKS)
 def test_residual_adds_the_output_to_the_input(name):
     features = torch.randn(2, 16, 6, 6)
-    plain = create_attention(name, 16)
-    residual = create_attention(name, 16, residual=True)
+    plain = create_attention(name, 16, 16, 7, 0.5)
+    residual = create_attention(name, 16, 16, 7, 0.5, residual=True)
     if name == "identity":
         assert residual(features) is features
         return
@@ -140,8 +140,8 @@ def test_residual_adds_the_output_to_the_input(name):
 @pytest.mark.parametrize("name", ["se", "cbam", "eca", "coordinate"])
 def test_open_gates_begin_near_one_and_can_learn(name):
     features = 100 * torch.randn(2, 64, 8, 8)  # as large as ImageNet's, which shut random gates
-    block = create_attention(name, 64, opened=True)
-    plain = create_attention(name, 64)
+    block = create_attention(name, 64, 16, 7, 0.5, opened=True)
+    plain = create_attention(name, 64, 16, 7, 0.5)
     assert [p.shape for p in block.parameters()] == [p.shape for p in plain.parameters()]
     gate = 1 / (1 + np.exp(-5)) ** (2 if name in ("cbam", "coordinate") else 1)
     torch.testing.assert_close(block(features), features * gate)
@@ -155,17 +155,17 @@ def test_open_gates_begin_near_one_and_can_learn(name):
 
 
 def test_none_is_no_module():
-    assert create_attention("none", 64) is None
+    assert create_attention("none", 64, 16, 7, 0.5) is None
 
 
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [
-        (("sse", 64), "sse"),
-        (("se", 64, 0), "attention_reduction"),
-        (("cbam", 64, 65), "attention_reduction"),
-        (("coordinate", 64, 65), "attention_reduction"),
-        (("cbam", 64, 16, 6), "attention_kernel"),
+        (("sse", 64, 16, 7, 0.5), "sse"),
+        (("se", 64, 0, 7, 0.5), "attention_reduction"),
+        (("cbam", 64, 65, 7, 0.5), "attention_reduction"),
+        (("coordinate", 64, 65, 7, 0.5), "attention_reduction"),
+        (("cbam", 64, 16, 6, 0.5), "attention_kernel"),
     ],
 )
 def test_bad_settings_are_named(arguments, named):
@@ -176,7 +176,7 @@ def test_bad_settings_are_named(arguments, named):
 @pytest.mark.parametrize("name", ["simam", "constant"])
 def test_gates_that_cannot_be_opened_are_named(name):
     with pytest.raises(InputError, match=f"attention_open.*{name}"):
-        create_attention(name, 64, opened=True)
+        create_attention(name, 64, 16, 7, 0.5, opened=True)
 
 
 def test_the_factory_lists_what_it_makes():

@@ -11,7 +11,7 @@ from adnlib.gates import GateMonitor
 
 def test_gate_monitor_sees_every_gate():
     network = nn.Sequential(nn.Identity())
-    couple(network, {"0": create_attention("se", 8, 2)})
+    couple(network, {"0": create_attention("se", 8, 2, 7, 0.5)})
     gates = []
     network[0].attention.scale_activation.register_forward_hook(lambda *a: gates.append(a[2]))
     with GateMonitor(network) as monitor:
@@ -32,7 +32,7 @@ def test_gate_monitor_without_attention():
 
 def test_gates_are_nan_when_all_that_was_seen_is_forgotten():
     network = nn.Sequential(nn.Identity())
-    couple(network, {"0": create_attention("se", 8, 2)})
+    couple(network, {"0": create_attention("se", 8, 2, 7, 0.5)})
     with GateMonitor(network) as monitor:
         network(torch.randn(2, 8, 3, 3))
     monitor.forget()
@@ -43,7 +43,7 @@ def test_gates_are_nan_when_all_that_was_seen_is_forgotten():
 def test_gate_monitor_tells_the_sites_apart():
     network = nn.Sequential(nn.Identity(), nn.Identity(), nn.Identity())
     blocks = {"0": "constant", "1": "cbam", "2": "identity"}
-    couple(network, {site: create_attention(name, 8, 2) for site, name in blocks.items()})
+    couple(network, {site: create_attention(name, 8, 2, 7, 0.5) for site, name in blocks.items()})
     gates = []
     for gate in (network[1].attention.channel_gate, network[1].attention.spatial_gate):
         gate.register_forward_hook(lambda *a: gates.append(a[2].flatten()))

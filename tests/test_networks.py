@@ -56,7 +56,8 @@ def test_attention_couples_and_is_taken_out_again(name):
     x = pixels(layout(name).smallest, 2)
     before = network(x)
     layers = sites(name, "figure", "all").values()
-    couple(network, {c: create_attention("se", layout(name).channels[c], 4) for c in layers})
+    channels = layout(name).channels
+    couple(network, {c: create_attention("se", channels[c], 4, 7, 0.5) for c in layers})
     blocks = [network.get_submodule(layer).attention for layer in layers]
     output = network(x)
     assert not torch.equal(output, before)

@@ -70,7 +70,7 @@ def test_gates_are_watched_epoch_by_epoch(images):
 
 
 def test_banked_views_are_some_of_each_images_own_and_none_twice(images, monkeypatch):
-    monkeypatch.setattr(sampling, "_TOGETHER", 3)  # and one image at the end
+    monkeypatch.setattr(sampling, "TOGETHER", 3)  # and one image at the end
     made = FreshViews(new_embedding(), images, BANK, ANGLE, generator())
     source = BankedViews(made, VIEWS)
     drawing = generator()
