@@ -134,3 +134,9 @@ def dataset_name(name: str) -> str:
     """As `category_name`, and the catalogue's name for a data set that is known by another."""
     name = category_name(name)
     return _ALIASES.get(name, name)
+
+
+def published_counts(dataset: str, category: str) -> ImageCounts | None:
+    """How many images a category was published with, where that is known."""
+    info = CATALOGUE.get(dataset_name(dataset))
+    return info.categories.get(category_name(category)) if info else None

@@ -16,7 +16,14 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from adnlib.catalogue import CATALOGUE, MEAN, ImageCounts, category_name, dataset_name
+from adnlib.catalogue import (
+    CATALOGUE,
+    MEAN,
+    ImageCounts,
+    category_name,
+    dataset_name,
+    published_counts,
+)
 from adnlib.errors import InputError
 from adnlib.files import IMAGE_SUFFIXES, check_folder, images_below, is_image, natural, subfolders
 from adnlib.masks import masks_of
@@ -176,12 +183,15 @@ def check_for_auroc(samples: pd.DataFrame, where: str = "the category") -> None:
         raise InputError(f"{where} has no anomalous test images: put some into test/<defect>.")
 
 
+def count_images(samples: pd.DataFrame) -> ImageCounts:
+    """How many images a table of samples has of each kind."""
+    rows = Counter(zip(samples["split"], samples["label"], strict=True))
+    return ImageCounts(rows["train", 0], rows["test", 0], rows["test", 1])
+
+
 def check_counts(dataset: str, category: str, samples: pd.DataFrame) -> str | None:
     """A warning where there are not as many images as were published."""
-    info = CATALOGUE.get(dataset_name(dataset))
-    published = info.categories.get(category_name(category)) if info else None
-    rows = Counter(zip(samples["split"], samples["label"], strict=True))
-    here = ImageCounts(rows["train", 0], rows["test", 0], rows["test", 1])
+    here, published = count_images(samples), published_counts(dataset, category)
     if published is None or here == published:
         return None
     return (

@@ -12,12 +12,19 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from adnlib.catalogue import CATALOGUE, ImageCounts, category_name, dataset_name
+from adnlib.catalogue import (
+    CATALOGUE,
+    ImageCounts,
+    category_name,
+    dataset_name,
+    published_counts,
+)
 from adnlib.datasets import (
     Found,
     absent,
     check_counts,
     check_for_auroc,
+    count_images,
     find,
     locate,
     read_samples,
@@ -117,8 +124,7 @@ def _examine(root: Path, found: Found) -> Category:
         samples = read_samples(found.folder, need_train=False)
     except InputError as error:
         return Category(found, ImageCounts(0, 0, 0), {}, 0, None, str(error), ())
-    rows = Counter(zip(samples["split"], samples["label"], strict=True))
-    counts = ImageCounts(rows["train", 0], rows["test", 0], rows["test", 1])
+    counts, published = count_images(samples), published_counts(found.dataset, name)
     problem = ""
     try:
         locate(root, found.dataset, name)
@@ -127,8 +133,6 @@ def _examine(root: Path, found: Found) -> Category:
         check_for_auroc(samples, name)
     except InputError as error:
         problem = str(error)
-    info = CATALOGUE.get(found.dataset)
-    published = info.categories.get(name) if info else None
     remarks = check_counts(found.dataset, name, samples), check_masks(found.folder, samples)
     return Category(
         found,
