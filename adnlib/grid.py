@@ -205,21 +205,30 @@ def read_value(text: str) -> Any:
 
 
 def typed(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings, with the values that YAML 1.1 misreads put right."""
+    """The settings, with the values that YAML 1.1 misreads put right, and a weights file's whole
+    path.
+
+    Raises:
+        InputError: the path begins with an unknown user's home.
+    """
     defaults = {field.name: field.default for field in dataclasses.fields(Settings)}
-    typed = dict(settings)
+    mended = _weights_from_here(settings)
     for name, value in settings.items():
         if isinstance(defaults.get(name), float) and isinstance(value, str):
             # YAML 1.1 reads 2e-4, without a point, as text. What is text indeed, Settings names.
             with contextlib.suppress(ValueError):
-                typed[name] = float(value)
+                mended[name] = float(value)
         if name == "attention_stages" and type(value) is int:
-            typed[name] = str(value)  # one stage; "1,5" is text to YAML
-    if typed.get("weights", "imagenet") not in ("imagenet", "random"):
-        # A file: named from where the user is, but read by a kernel which is elsewhere.
-        file = str(typed["weights"])
-        try:
-            typed["weights"] = str(Path(file).expanduser().resolve())
-        except RuntimeError as error:
-            raise InputError(f"weights is {file!r}: give a file ({error}).") from None
-    return typed
+            mended[name] = str(value)  # one stage; "1,5" is text to YAML
+    return mended
+
+
+def _weights_from_here(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings, with the path that a file of weights has for a kernel which is elsewhere."""
+    if settings.get("weights", "imagenet") in ("imagenet", "random"):
+        return dict(settings)
+    file = str(settings["weights"])
+    try:
+        return {**settings, "weights": str(Path(file).expanduser().resolve())}
+    except RuntimeError as error:
+        raise InputError(f"weights is {file!r}: give a file ({error}).") from None
