@@ -11,7 +11,7 @@ from adnlib.errors import InputError
 from adnlib.grid import GRIDS, Grid, Options, make_grid, read_grid
 from adnlib.parameters import project_path
 from adnlib.run_settings import Settings
-from adnlib.schema import OUTSIDE, _field_docstrings, grid_schema
+from adnlib.schema import OUTSIDE, grid_schema, meanings
 
 
 @dataclasses.dataclass
@@ -142,7 +142,7 @@ def test_the_schema_describes_every_setting_with_its_default():
 
 def test_a_field_that_is_given_anew_has_its_new_meaning():
     expected = {"kept": "Of the general class.", "changed": "What it means here."}
-    assert _field_docstrings(Special) == expected
+    assert meanings(Special) == expected
 
 
 def test_an_unknown_profile_names_the_nearest_and_a_missing_file_itself(tmp_path):
