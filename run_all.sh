@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # From a fresh clone to AUROC tables, ROC curves and Grad-CAM figures.
 #
-#   ./run_all.sh              the demo: about 10 minutes on 2 CPU cores, after an installation that
+#   ./run_all.sh              the demo: about 10 minutes on 2 CPU cores, with an installation that
 #                             downloads torch (a few minutes and a few GB)
 #   ./run_all.sh --help       all options
 #   ./run_all.sh test         the tests, on all cores; what follows goes to pytest (-n 0: on one)
