@@ -1,13 +1,11 @@
-"""The commands for a user's own images: `fit` makes a detector of a folder, `score` uses it,
-`export` makes one file of it for other programs, and `settings` says what can be set."""
+"""The commands for a user's own images: `fit` makes a detector of a folder, `score` uses it, and
+`export` makes one file of it for other programs."""
 
 from __future__ import annotations
 
 import argparse
 import contextlib
-import dataclasses
 import sys
-import textwrap
 import time
 from collections import Counter
 from typing import Any
@@ -74,8 +72,6 @@ def add_to(commands: Any) -> None:
     _add_fit(commands)
     _add_score(commands)
     _add_export(commands)
-    title = "list all settings with their defaults and meanings"
-    finish(command(commands, "settings", title), guarded(_settings, "nothing was changed"))
 
 
 # The commands import what they need: torch takes seconds.
@@ -161,33 +157,6 @@ def _export(options: argparse.Namespace) -> int:
         f"checked with {checked}: scores differ from the model's by at most {difference:.1e} of "
         f"them (allowed: {TOLERANCE:g})"
     )
-    return 0
-
-
-def _settings(_: argparse.Namespace) -> int:
-    from adnlib.model_settings import ModelSettings
-    from adnlib.run_settings import Settings
-    from adnlib.schema import meanings
-
-    of_models = {field.name for field in dataclasses.fields(ModelSettings)}
-    of_runs = [field for field in dataclasses.fields(Settings) if field.name not in of_models]
-    told = meanings(Settings)
-    for title, fields in (
-        (
-            "of a detector: adnlib fit --set NAME=VALUE, and of runs",
-            dataclasses.fields(ModelSettings),
-        ),
-        ("of runs alone: ./run_all.sh --set NAME=VALUE, or parameters of 02_train", of_runs),
-    ):
-        tell(title)
-        for field in fields:
-            tell(f"\n  {field.name} = {field.default!r}")
-            tell(
-                textwrap.fill(
-                    told[field.name], 96, initial_indent="      ", subsequent_indent="      "
-                )
-            )
-        tell("")
     return 0
 
 
