@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from adnlib.threshold import (
     threshold_for_fpr,
     with_anomalies,
 )
-from adnlib.training import HOLDOUT, Epoch, hold_out, train
+from adnlib.training import HOLDOUT, Epoch, Training, hold_out
 
 _MAPPED = 16  # held-out images whose maps set the scale of all maps
 
@@ -165,12 +165,12 @@ class AttentDifferNet(EmbeddingFlow):
             self.threshold = with_anomalies(self.threshold, scores)
         return self
 
-    def train_epochs(self, images: Pictures) -> Iterator[Epoch]:
-        """Train on uint8 (N, 3, S, S), one epoch per step of the iterator."""
+    def train_epochs(self, images: Pictures) -> Training:
+        """Train on uint8 (N, 3, S, S), one epoch per step of its iterator."""
         self.threshold = self.heat_scale = self.fitted = None
         self._is_new = False
         pixels = self._read(images).near(self.device)
-        return train(self.embedding, self.flow, pixels, self.settings, self.settings.seed)
+        return Training(self.embedding, self.flow, pixels, self.settings, self.settings.seed)
 
     def score(self, images: Images) -> torch.Tensor:
         """Anomaly scores (N,), higher is more anomalous, in the order of the images.

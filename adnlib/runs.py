@@ -21,10 +21,12 @@ import torch
 
 from adnlib import datasets
 from adnlib.catalogue import category_name, dataset_name
+from adnlib.checkpoint import Checkpoint
 from adnlib.errors import InputError, writing
 from adnlib.evaluation import roc
 from adnlib.explain import saliency
 from adnlib.folders import (
+    CHECKPOINT,
     DONE,
     HELD_OUT_SCORES,
     PARAMS,
@@ -44,7 +46,7 @@ from adnlib.parameters import project_path
 from adnlib.pixels import Pixels
 from adnlib.provenance import describe_device, git_revision, versions
 from adnlib.run_settings import Settings
-from adnlib.training import hold_out
+from adnlib.training import Epoch, hold_out
 
 SELECTIONS = ("last", "selected", "best_on_test", "averaged")
 """Ways to choose the epoch whose scores are reported: the last one; the one with the lowest loss of
@@ -99,6 +101,7 @@ class Run:
             settings.seed,
         )
         self._began = time.perf_counter()
+        self._stops: list[int] = []
         with writing(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
             self._lock = take(self.folder)
@@ -144,38 +147,48 @@ class Run:
 
     def train(self, say: Callable[[str], object] = print) -> None:
         """Train, and look at held-out and test images as often as the settings say."""
-        test = self.samples[self.samples["split"] == "test"]
-        holdout = self.samples[self.samples["split"] == "holdout"]
-        tested = _Look(self.model, self.images("test"))
-        held = _Look(self.model, self.images("holdout")) if len(holdout) else None
+        training = self.model.train_epochs(self.images("train"))
+        looks = {
+            split: _Look(self.model, self.images(split))
+            for split in ("test", "holdout")
+            if (self.samples["split"] == split).any()
+        }
         rows: list[dict[str, float]] = []
-        scores: list[np.ndarray] = []
-        held_scores: list[np.ndarray] = []
-        for epoch in self.model.train_epochs(self.images("train")):
-            if epoch.epoch % self.settings.evaluate_every and epoch.epoch != self.settings.epochs:
-                continue
-            scores.append(self.model.score_embeddings(tested.embeddings()).numpy())
-            loss = math.nan
-            if held:
-                embedded = held.embeddings()
-                loss = self.model.loss_embeddings(embedded)
-                held_scores.append(self.model.score_embeddings(embedded).numpy())
-            row = epoch.row() | {
-                "holdout_loss": loss,
-                "test_auroc": roc(test["label"], scores[-1])["auroc"],
-                "seconds": time.perf_counter() - self._began,
-            }
-            rows.append(row)
-            self.history = pd.DataFrame(rows)
-            # Look by look, so that hours of a run that is stopped are not lost to the eye.
-            with writing(self.folder), whole(self.folder / "history.csv") as beside:
-                self.history.to_csv(beside, index=False)
-            say(self._progress(row))
-        self.scores = self._scored(test, scores)
+        checkpoint = Checkpoint(self.folder, self._made_with())
+        if state := checkpoint.read():
+            training.restore(state["training"])
+            rows = state["rows"]
+            for split, look in looks.items():
+                look.scores = state["scores"][split]
+            self._began -= state["seconds"]
+            self._stops = [*state["stops"], state["training"]["epoch"]]
+            say(f"goes on after epoch {self._stops[-1]}, where it was stopped")
+            del state  # which is as large as the model and its optimizer
+        self.history = pd.DataFrame(rows)
+        for epoch in training:
+            every, last = self.settings.evaluate_every, self.settings.epochs
+            if epoch.epoch % every == 0 or epoch.epoch == last:
+                rows.append(self._row(epoch, looks))
+                self.history = pd.DataFrame(rows)
+                # Look by look, so that hours of a run that is stopped are not lost to the eye.
+                with writing(self.folder), whole(self.folder / "history.csv") as beside:
+                    self.history.to_csv(beside, index=False)
+                say(self._progress(rows[-1]))
+            if checkpoint.due:
+                checkpoint.write(
+                    {
+                        "training": training.state(),
+                        "rows": rows,
+                        "scores": {split: look.scores for split, look in looks.items()},
+                        "seconds": self._seconds(),
+                        "stops": self._stops,
+                    }
+                )
+        self.scores = self._scored("test", looks)
         with writing(self.folder):
             self.scores.to_csv(self.folder / SCORES, index=False)
-            if held:
-                table = self._scored(holdout, held_scores)
+            if "holdout" in looks:
+                table = self._scored("holdout", looks)
                 table.to_csv(self.folder / HELD_OUT_SCORES, index=False)
 
     def explain(self) -> None:
@@ -198,21 +211,40 @@ class Run:
             f"{split}_images": int((self.samples["split"] == split).sum())
             for split in ("train", "holdout", "test")
         }
-        metrics["seconds"] = round(time.perf_counter() - self._began, 1)
+        metrics["seconds"] = round(self._seconds(), 1)
+        metrics["stopped_after_epochs"] = self._stops
         with writing(self.folder):
             if self.settings.save_model:
                 self.model.save(self.folder)
             write_json(self.folder / DONE, metrics)
+            (self.folder / CHECKPOINT).unlink(missing_ok=True)
         self._lock.close()
         return metrics
 
-    def _scored(self, samples: pd.DataFrame, scores: list[np.ndarray]) -> pd.DataFrame:
+    def _row(self, epoch: Epoch, looks: Mapping[str, _Look]) -> dict[str, float]:
+        """One look: a row of the history."""
+        embedded = {split: look.take() for split, look in looks.items()}
+        labels = self.samples.loc[self.samples["split"] == "test", "label"]
+        held = embedded.get("holdout")
+        return epoch.row() | {
+            "holdout_loss": math.nan if held is None else self.model.loss_embeddings(held),
+            "test_auroc": roc(labels, looks["test"].scores[-1])["auroc"],
+            "seconds": self._seconds(),
+        }
+
+    def _scored(self, split: str, looks: Mapping[str, _Look]) -> pd.DataFrame:
         """The samples with a column of scores for each choice of an epoch."""
+        scores = looks[split].scores
         kept = {which: scores[row] for which, row in self._selected().items()}
-        kept["averaged"] = np.mean(scores[-AVERAGED:], axis=0)
+        kept["averaged"] = torch.stack(scores[-AVERAGED:]).mean(0)
+        samples = self.samples[self.samples["split"] == split]
         return samples.drop(columns="split").assign(
-            **{f"score_{which}": values for which, values in kept.items()}
+            **{f"score_{which}": values.numpy() for which, values in kept.items()}
         )
+
+    def _seconds(self) -> float:
+        """Since the run began, without the time that it was stopped."""
+        return time.perf_counter() - self._began
 
     def _selected(self) -> dict[str, int]:
         """The history's row that each choice falls on; no "selected" without held-out images."""
@@ -234,6 +266,17 @@ class Run:
         root = Path(self.settings.data_root)
         return root / self.data_folder.relative_to(project_path(root))
 
+    def _made_with(self) -> dict[str, Any]:
+        """What must be the same for this run to go on from where another was stopped."""
+        settings = dataclasses.asdict(self.settings)
+        del settings["results"]
+        return {
+            "settings": settings,
+            "images": dict(zip(self.samples["path"], self.samples["split"], strict=True)),
+            "weights": self.model.embedding.weights_sha256,
+            "versions": versions() | {"git": git_revision()},
+        }
+
     def _params(self) -> dict[str, Any]:
         label, split = self.samples["label"], self.samples["split"]
         return {
@@ -254,17 +297,24 @@ class Run:
 
 
 class _Look:
-    """Images looked at again and again; a backbone that does not learn embeds them once."""
+    """Images looked at again and again; a backbone that does not learn embeds them once.
+
+    Attributes:
+        scores: (N,) of each look.
+    """
 
     def __init__(self, model: AttentDifferNet, images: Pixels) -> None:
+        self.scores: list[torch.Tensor] = []
         self._model = model
         self._images = images
         self._angles = model.test_angles(len(images))
         self._kept: torch.Tensor | None = None
 
-    def embeddings(self) -> torch.Tensor:
+    def take(self) -> torch.Tensor:
+        """Score the images; their embeddings."""
         if self._kept is None or self._model.embedding.trained:
             self._kept = self._model.embed(self._images, self._angles)
+        self.scores.append(self._model.score_embeddings(self._kept))
         return self._kept
 
 
@@ -272,8 +322,8 @@ def _clear(folder: Path) -> None:
     """Take away what an earlier run may have left that this one need not write anew."""
     for name in (DONE, HELD_OUT_SCORES, JSON_NAME, TENSORS_NAME):
         (folder / name).unlink(missing_ok=True)
-    for left in (*folder.glob("maps*.npz"), *folder.glob("*.part.json")):
-        left.unlink()
+    for left in (*folder.glob("maps*.npz"), *folder.glob("*.part.*")):
+        left.unlink(missing_ok=True)  # a map's part is found by both
 
 
 def _check_same_settings(folder: Path, settings: Settings) -> None:

@@ -11,6 +11,7 @@ import math
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
@@ -129,27 +130,119 @@ def hold_out(images: int, share: float, seed: int) -> torch.Tensor:
     return chosen
 
 
-def train(
-    embedding: MultiScaleEmbedding,
-    flow: nn.Module,
-    images: Pictures,
-    settings: TrainingSettings,
-    seed: int,
-) -> Iterator[Epoch]:
-    """Train in place, one epoch per step of the iterator, so that the caller may look in between.
+class Training:
+    """Training in place, an epoch a step of its iterator, so that the caller may look in between.
 
     Args:
         images: uint8 (N, 3, S, S), good ones only; batches are moved to the embedding's device.
         seed: of the order of images and of the rotations.
 
     Raises:
-        InputError: the loss is no longer finite.
+        InputError: while it is iterated over, the loss is no longer finite.
     """
-    began = time.perf_counter()
-    device = embedding.mean.device
-    generator = torch.Generator().manual_seed(seed)
-    if settings.attention_training == "joint":
-        embedding.train_attention()
+
+    def __init__(
+        self,
+        embedding: MultiScaleEmbedding,
+        flow: nn.Module,
+        images: Pictures,
+        settings: TrainingSettings,
+        seed: int,
+    ) -> None:
+        self._began = time.perf_counter()
+        self._embedding, self._flow = embedding, flow
+        self._images, self._settings = len(images), settings
+        self._epoch = 0
+        self._generator = torch.Generator().manual_seed(seed)
+        if settings.attention_training == "joint":
+            embedding.train_attention()
+        self._optimizer = _adam(embedding, flow, settings)
+        self._average = _Average(flow, settings.flow_average)
+        made = settings.view_bank or settings.train_views
+        fresh = FreshViews(embedding, images, made, settings.max_angle, self._generator)
+        self._source: Source = (
+            BankedViews(fresh, settings.train_views) if settings.view_bank else fresh
+        )
+        # fp16 has no numbers as small as the gradients of the attention blocks.
+        scaled = embedding.trained and embedding.settings.precision == "fp16"
+        self._scaler = torch.amp.GradScaler(embedding.mean.device.type, enabled=scaled)
+
+    def __iter__(self) -> Iterator[Epoch]:
+        step = Replayed(self._launched, self._embedding.mean.device)
+        while self._epoch < self._settings.epochs:
+            self._epoch += 1
+            self._embedding.train()
+            self._flow.train()
+            losses, embeddings = [], []
+            with self._source.watch() as gates:
+                for chosen in torch.randperm(self._images, generator=self._generator).split(
+                    self._settings.batch_images
+                ):
+                    loss, embedded = step(*self._source.draw(chosen))
+                    self._average.update()
+                    losses.append(loss * len(chosen))
+                    embeddings.append(embedded)
+            train_loss = (torch.stack(losses).sum() / self._images).item()
+            if not math.isfinite(train_loss):
+                raise InputError(
+                    f"the training loss is {train_loss} in epoch {self._epoch}: give a smaller "
+                    "learning_rate."
+                )
+            seen = torch.cat(embeddings)
+            with self._average:
+                yield Epoch(
+                    self._epoch,
+                    train_loss,
+                    seen.var(0).mean().item() if len(seen) > 1 else math.nan,  # torch warns of one
+                    *gates.mean_and_std(),
+                    time.perf_counter() - self._began,
+                    gates.by_site(),
+                )
+        self._average.swap()  # and leave it there
+
+    def state(self) -> dict[str, Any]:
+        """What `restore` goes on from, taken between two epochs; its tensors are no copies."""
+        return {
+            "epoch": self._epoch,
+            "seconds": time.perf_counter() - self._began,
+            "generator": self._generator.get_state(),
+            **{name: part.state_dict() for name, part in self._parts().items()},
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from what a training of the same images, settings and seed had come to."""
+        self._epoch = state["epoch"]
+        self._began -= state["seconds"]
+        self._generator.set_state(state["generator"])
+        for name, part in self._parts().items():
+            part.load_state_dict(state[name])
+        self._average.swap()  # as the state was taken with the average in the weights' place
+
+    def _parts(self) -> dict[str, Any]:
+        return {
+            "embedding": self._embedding,
+            "flow": self._flow,
+            "optimizer": self._optimizer,
+            "average": self._average,
+            "scaler": self._scaler,
+        }
+
+    def _launched(self, *drawn: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """A step of the optimizer; the batch's loss and embeddings."""
+        self._optimizer.zero_grad()  # of a step that was interrupted
+        embedded = self._source.embed(*drawn)
+        with rounding(self._embedding.settings.precision, embedded.device):
+            loss = negative_log_likelihood(*self._flow(embedded))
+            self._scaler.scale(loss).backward()
+        self._scaler.step(self._optimizer)
+        self._scaler.update()
+        self._optimizer.zero_grad()  # at once: until the next step they would take memory
+        return loss.detach(), embedded.detach()
+
+
+def _adam(
+    embedding: MultiScaleEmbedding, flow: nn.Module, settings: TrainingSettings
+) -> torch.optim.Adam:
     rates = {
         flow: settings.learning_rate,
         embedding: settings.learning_rate * settings.attention_rate,
@@ -159,60 +252,14 @@ def train(
         for part, rate in rates.items()
         if (learned := [p for p in part.parameters() if p.requires_grad])
     ]
-    optimizer = torch.optim.Adam(
+    return torch.optim.Adam(
         groups,
         betas=(settings.adam_beta1, settings.adam_beta2),
         eps=settings.adam_eps,
         weight_decay=settings.weight_decay,
         fused=True,
-        capturable=device.type == "cuda",
+        capturable=embedding.mean.device.type == "cuda",
     )
-    average = _Average(flow, settings.flow_average)
-    made = settings.view_bank or settings.train_views
-    fresh = FreshViews(embedding, images, made, settings.max_angle, generator)
-    source: Source = BankedViews(fresh, settings.train_views) if settings.view_bank else fresh
-    precision = embedding.settings.precision
-    # fp16 has no numbers as small as the gradients of the attention blocks.
-    scaled = embedding.trained and precision == "fp16"
-    scaler = torch.amp.GradScaler(device.type, enabled=scaled)
-
-    def step(*drawn: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        optimizer.zero_grad()  # of a step that was interrupted
-        embedded = source.embed(*drawn)
-        with rounding(precision, device):
-            loss = negative_log_likelihood(*flow(embedded))
-            scaler.scale(loss).backward()
-        scaler.step(optimizer)
-        scaler.update()
-        optimizer.zero_grad()  # at once: until the next step they would take memory
-        return loss.detach(), embedded.detach()
-
-    replayed = Replayed(step, device)
-    for epoch in range(1, settings.epochs + 1):
-        embedding.train()
-        flow.train()
-        losses, embeddings = [], []
-        with source.watch() as gates:
-            for chosen in torch.randperm(len(images), generator=generator).split(
-                settings.batch_images
-            ):
-                loss, embedded = replayed(*source.draw(chosen))
-                average.update()
-                losses.append(loss * len(chosen))
-                embeddings.append(embedded)
-        train_loss = (torch.stack(losses).sum() / len(images)).item()
-        if not torch.isfinite(torch.tensor(train_loss)):
-            raise InputError(
-                f"the training loss is {train_loss} in epoch {epoch}: give a smaller learning_rate."
-            )
-        seen = torch.cat(embeddings)
-        variance = seen.var(0).mean().item() if len(seen) > 1 else math.nan  # torch warns of one
-        seconds = time.perf_counter() - began
-        with average:
-            yield Epoch(
-                epoch, train_loss, variance, *gates.mean_and_std(), seconds, gates.by_site()
-            )
-    average.keep()
 
 
 class _Average:
@@ -235,17 +282,22 @@ class _Average:
         for average, weight in zip(self._average, self._weights, strict=True):
             average.lerp_(weight.detach(), 1 - decay)
 
+    def state_dict(self) -> dict[str, Any]:
+        return {"average": self._average, "steps": self._steps}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self._steps = state["steps"]
+        for average, kept in zip(self._average, state["average"], strict=True):
+            average.copy_(kept)
+
     def __enter__(self) -> None:
-        self._swap()
+        self.swap()
 
     def __exit__(self, *_: object) -> None:
-        self._swap()
+        self.swap()
 
-    def keep(self) -> None:
-        """Leave the average in the module's weights."""
-        self._swap()
-
-    def _swap(self) -> None:
+    def swap(self) -> None:
+        """Exchange the weights and their average."""
         with torch.no_grad():
             for average, weight in zip(self._average, self._weights, strict=True):
                 kept = weight.clone()

@@ -157,7 +157,7 @@ def warm_up(model: AttentDifferNet) -> None:
     noise = torch.randint(256, (images, 3, size, size)).to(torch.uint8)
     if not on_cpu:
         model = copy.deepcopy(model)
-        next(model.train_epochs(noise))
+        next(iter(model.train_epochs(noise)))
     model.score_embeddings(model.embed(noise, model.test_angles(images)))
 
 

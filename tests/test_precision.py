@@ -14,7 +14,7 @@ from adnlib.export import export_model
 from adnlib.flow import FlowSettings, build_flow
 from adnlib.model_settings import ModelSettings
 from adnlib.precision import PRECISIONS, check_precision, computing, rounding
-from adnlib.training import TrainingSettings, train
+from adnlib.training import Training, TrainingSettings
 
 TINY = {"weights": "random", "image_size": 64, "scales": 1, "flow_blocks": 2, "flow_width": 16}
 TINY |= {"epochs": 1, "test_views": 3}
@@ -80,7 +80,7 @@ def test_attention_learns_in_half_precision_what_it_learns_in_fp32(precision):
         parts = embedding(precision, "se", 256)
         before = [p.clone() for name, p in parts.named_parameters() if ".attention." in name]
         flow = build_flow(parts.features, FlowSettings(2, 16), 0)
-        list(train(parts, flow, images, TrainingSettings(epochs=2, train_views=2), seed=0))
+        list(Training(parts, flow, images, TrainingSettings(epochs=2, train_views=2), seed=0))
         after = [p for name, p in parts.named_parameters() if ".attention." in name]
         return torch.cat([(a - b).flatten() for a, b in zip(after, before, strict=True)])
 

@@ -11,7 +11,7 @@ from adnlib.errors import InputError
 from adnlib.flow import FlowSettings, build_flow
 from adnlib.model_settings import ModelSettings
 from adnlib.sampling import BankedViews, FreshViews
-from adnlib.training import TrainingSettings, train
+from adnlib.training import Training, TrainingSettings
 from adnlib.views import draw_angles
 
 BANK, VIEWS, ANGLE = 5, 2, 180.0
@@ -96,7 +96,7 @@ def test_training_with_a_bank_learns_and_repeats_itself(images):
         parts = new_embedding("se")
         flow = build_flow(parts.features, FlowSettings(2, 32), 0)
         frozen = TrainingSettings(**{**vars(settings), "attention_training": "frozen"})
-        return [(e.train_loss, e.gate_mean) for e in train(parts, flow, images, frozen, seed=0)]
+        return [(e.train_loss, e.gate_mean) for e in Training(parts, flow, images, frozen, seed=0)]
 
     first = losses()
     assert first == losses()
@@ -112,7 +112,7 @@ def test_the_backbone_sees_each_banked_view_once(images):
     seen = []
     parts.network[0].register_forward_pre_hook(lambda _, views: seen.append(len(views[0])))
     settings = TrainingSettings(epochs=4, train_views=VIEWS, view_bank=BANK)
-    list(train(parts, flow, images, settings, seed=0))
+    list(Training(parts, flow, images, settings, seed=0))
     assert sum(seen) == len(images) * BANK * parts.settings.scales
 
 

@@ -8,7 +8,7 @@ from adnlib import AttentDifferNet
 from adnlib.backbones import EmbeddingSettings, MultiScaleEmbedding
 from adnlib.errors import InputError
 from adnlib.flow import FlowSettings, build_flow, negative_log_likelihood
-from adnlib.training import TrainingSettings, hold_out, train
+from adnlib.training import Training, TrainingSettings, hold_out
 from adnlib.views import draw_angles
 
 SMALL = {"weights": "random", "image_size": 64, "scales": 1, "flow_blocks": 2, "flow_width": 16}
@@ -30,7 +30,7 @@ def images():
 def test_golden_training(images):
     """DifferNet's loop written anew, with torch's plain Adam: the same weights come out."""
     embedding, flow = parts()
-    epochs = list(train(embedding, flow, images, TrainingSettings(**TINY), seed=4))
+    epochs = list(Training(embedding, flow, images, TrainingSettings(**TINY), seed=4))
     embedding, expected = parts()
     adam = torch.optim.Adam(
         [p for p in expected.parameters() if p.requires_grad],
@@ -60,7 +60,7 @@ def test_same_seed_same_weights_other_seed_other_weights(images):
     flows = []
     for seed in (0, 0, 1):
         embedding, flow = parts("se")
-        list(train(embedding, flow, images, TrainingSettings(**TINY), seed))
+        list(Training(embedding, flow, images, TrainingSettings(**TINY), seed))
         flows.append(flow.state_dict()["module_list.1.subnet1.0.weight"])
     assert torch.equal(flows[0], flows[1])
     assert not torch.equal(flows[0], flows[2])
@@ -71,7 +71,7 @@ def test_attention_learns_only_jointly(images, training, moves):
     embedding, flow = parts("cbam")
     before = {name: p.clone() for name, p in embedding.named_parameters()}
     settings = TrainingSettings(**TINY, attention_training=training)
-    epochs = list(train(embedding, flow, images, settings, seed=0))
+    epochs = list(Training(embedding, flow, images, settings, seed=0))
     changed = {name for name, p in embedding.named_parameters() if not torch.equal(p, before[name])}
     assert bool(changed) == moves
     assert all(".attention." in name for name in changed)
@@ -93,7 +93,7 @@ def test_attention_gains_by_shrinking_features_unless_they_are_standardised(imag
                 weight.mul_(4)
     flow = build_flow(embedding.features, FlowSettings(2, 16, standardize=standardize), seed=0)
     training = TrainingSettings(epochs=60, batch_images=7, learning_rate=5e-3)
-    variances = [e.feature_variance for e in train(embedding, flow, images, training, seed=0)]
+    variances = [e.feature_variance for e in Training(embedding, flow, images, training, seed=0)]
     share = variances[-1] / variances[0]
     assert share > 0.8 if standardize else share < 0.2
 
@@ -104,7 +104,7 @@ def test_attention_may_learn_more_slowly_than_the_flow(images):
         embedding, flow = parts("se")
         before = {name: p.clone() for name, p in embedding.named_parameters()}
         settings = TrainingSettings(epochs=1, batch_images=7, attention_rate=rate)
-        list(train(embedding, flow, images, settings, seed=0))
+        list(Training(embedding, flow, images, settings, seed=0))
         steps[rate] = {name: p - before[name] for name, p in embedding.named_parameters()}
     for name, step in steps[1.0].items():
         torch.testing.assert_close(steps[0.5][name], step / 2, rtol=1e-3, atol=1e-7)
@@ -117,10 +117,10 @@ def test_averaged_weights_are_seen_between_epochs_and_kept(images):
     embedding, flow = parts()
     plain = [weights(flow)]
     settings = TrainingSettings(epochs=3, batch_images=7)
-    plain += [weights(flow) for _ in train(embedding, flow, images, settings, seed=0)]
+    plain += [weights(flow) for _ in Training(embedding, flow, images, settings, seed=0)]
     embedding, flow = parts()
     settings = dataclasses.replace(settings, flow_average=0.9)
-    seen = [weights(flow) for _ in train(embedding, flow, images, settings, seed=0)]
+    seen = [weights(flow) for _ in Training(embedding, flow, images, settings, seed=0)]
     expected = plain[0]
     for step, (averaged, learned) in enumerate(zip(seen, plain[1:], strict=True), start=1):
         expected = expected.lerp(learned, 1 - step / (step + 10))
@@ -131,7 +131,7 @@ def test_averaged_weights_are_seen_between_epochs_and_kept(images):
 def test_loss_falls(images):
     embedding, flow = parts()
     settings = TrainingSettings(epochs=12, batch_images=7)
-    epochs = list(train(embedding, flow, images, settings, seed=0))
+    epochs = list(Training(embedding, flow, images, settings, seed=0))
     assert epochs[-1].train_loss < epochs[0].train_loss
     assert [epoch.epoch for epoch in epochs] == list(range(1, 13))
     assert epochs[0].feature_variance > 0
@@ -141,7 +141,7 @@ def test_loss_falls(images):
 def test_a_diverging_run_says_so(images):
     embedding, flow = parts()
     with pytest.raises(InputError, match="learning_rate"):
-        list(train(embedding, flow, images, TrainingSettings(epochs=30, learning_rate=1e30), 0))
+        list(Training(embedding, flow, images, TrainingSettings(epochs=30, learning_rate=1e30), 0))
 
 
 @pytest.mark.parametrize(
@@ -154,6 +154,37 @@ def test_a_diverging_run_says_so(images):
 def test_bad_settings_are_named(settings):
     with pytest.raises(InputError, match=next(iter(settings))):
         TrainingSettings(**settings)
+
+
+@pytest.mark.parametrize(
+    ("attention", "settings"),
+    [
+        ("none", {}),
+        ("none", {"view_bank": 5}),
+        ("se", {"flow_average": 0.9, "attention_rate": 0.5}),
+    ],
+)
+def test_a_training_goes_on_to_the_same_weights(images, attention, settings, tmp_path):
+    settings = TrainingSettings(**{**TINY, "epochs": 5}, **settings)
+
+    def training():
+        embedding, flow = parts(attention)
+        return Training(embedding, flow, images, settings, seed=4), (embedding, flow)
+
+    whole, expected = training()
+    told = [epoch.train_loss for epoch in whole]
+    stopped, _ = training()
+    for epoch in stopped:
+        if epoch.epoch == 2:
+            torch.save(stopped.state(), tmp_path / "state.pt")
+    after, found = training()
+    after.restore(torch.load(tmp_path / "state.pt", weights_only=True) | {"seconds": 1000.0})
+    later = list(after)
+    assert [(e.epoch, e.train_loss) for e in later] == list(enumerate(told, start=1))[2:]
+    assert later[0].seconds > 1000
+    for one, other in zip(expected, found, strict=True):
+        for name, tensor in one.state_dict().items():
+            assert torch.equal(tensor, other.state_dict()[name]), name
 
 
 def test_looking_in_between_changes_nothing(images):
@@ -170,7 +201,7 @@ def test_looking_in_between_changes_nothing(images):
 
 def test_the_variance_is_a_features_mean_over_features(images):
     model = AttentDifferNet(**SMALL, epochs=1, max_angle=0.0, train_views=1)
-    epoch = next(model.train_epochs(images))
+    epoch = next(iter(model.train_epochs(images)))
     angles = torch.zeros(len(images), 1, dtype=torch.float64)
     expected = model.embed(images, angles)[:, 0].var(0).mean().item()
     assert epoch.feature_variance == pytest.approx(expected, rel=1e-4)
@@ -179,7 +210,7 @@ def test_the_variance_is_a_features_mean_over_features(images):
 @pytest.mark.filterwarnings("error")
 def test_one_view_has_no_variance(images):
     model = AttentDifferNet(**SMALL, epochs=1, train_views=1)
-    assert math.isnan(next(model.train_epochs(images[:1])).feature_variance)
+    assert math.isnan(next(iter(model.train_epochs(images[:1]))).feature_variance)
 
 
 def test_one_image_is_left_to_train_on():

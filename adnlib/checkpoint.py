@@ -1,0 +1,64 @@
+"""Where a run that was stopped goes on from: all of its state, in one file of its folder."""
+
+from __future__ import annotations
+
+import pickle
+import time
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from adnlib.folders import CHECKPOINT, whole
+
+_EVERY = 600.0  # seconds: the paper's flow and its optimizer are 2 GB
+
+
+class Checkpoint:
+    """A run's state, kept every ten minutes.
+
+    Args:
+        folder: of the run.
+        made_with: by the name of each, in the plural: what must be the same for a run to go on.
+    """
+
+    def __init__(self, folder: Path, made_with: Mapping[str, Any]) -> None:
+        self._path, self._made_with = folder / CHECKPOINT, dict(made_with)
+        self._kept = time.monotonic()
+
+    def read(self) -> dict[str, Any] | None:
+        """What a run like this one left, on the CPU; None without a state that can be used."""
+        try:
+            state = torch.load(self._path, map_location="cpu", weights_only=True)
+        except FileNotFoundError:
+            return None
+        except (OSError, RuntimeError, EOFError, pickle.UnpicklingError):
+            warnings.warn(f"{self._path} is damaged: the run begins anew.", stacklevel=2)
+            return None
+        was = state.pop("made_with")
+        if other := [name for name, made in self._made_with.items() if was.get(name) != made]:
+            warnings.warn(
+                f"{self._path} was made with other {other[0]}: the run begins anew.", stacklevel=2
+            )
+            return None
+        return state
+
+    @property
+    def due(self) -> bool:
+        """Whether it is time to write one."""
+        return time.monotonic() - self._kept > _EVERY
+
+    def write(self, state: Mapping[str, Any]) -> None:
+        """Keep a state in the older one's place; a run does not end where it cannot be kept."""
+        self._kept = time.monotonic()
+        try:
+            with whole(self._path) as beside, beside.open("wb") as file:
+                torch.save({"made_with": self._made_with, **state}, file)
+        except (OSError, RuntimeError) as error:
+            warnings.warn(
+                f"{self._path} could not be written, and this run cannot go on if it is stopped: "
+                f"{error}",
+                stacklevel=2,
+            )

@@ -1,0 +1,139 @@
+"""A run that is stopped goes on from its checkpoint, and gives what it would have given."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+
+from adnlib import checkpoint, runs
+from adnlib.checkpoint import Checkpoint
+from adnlib.folders import CHECKPOINT, DONE
+from adnlib.run_settings import Settings
+
+TINY = {"weights": "random", "image_size": 64, "scales": 1, "flow_blocks": 2, "flow_width": 16}
+TINY |= {"epochs": 7, "evaluate_every": 2, "test_views": 2, "train_views": 2, "map_views": 0}
+TINY |= {"attention": "se", "flow_average": 0.5, "holdout": 0.3}
+
+
+@pytest.fixture(scope="module")
+def data_root(tmp_path_factory):
+    root = tmp_path_factory.mktemp("data")
+    generator = np.random.default_rng(0)
+    for split in ("train/good", "test/good", "test/dent"):
+        folder = root / "sets" / "part" / split
+        folder.mkdir(parents=True)
+        for i in range(6):
+            pixels = generator.integers(0, 256, (64, 64, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(folder / f"{i}.png")
+    return root
+
+
+@pytest.fixture
+def settings(data_root, tmp_path, monkeypatch):
+    monkeypatch.setattr(checkpoint, "_EVERY", 0.0)
+    results = str(tmp_path / "results")
+    return Settings(
+        dataset="sets", category="part", data_root=str(data_root), results=results, **TINY
+    )
+
+
+def trained(settings, stop_after=None):
+    """A run and what it said; stopped behind the look of that epoch."""
+    run = runs.Run(settings)
+    run.load_images()
+    said = []
+
+    def say(line):
+        said.append(line)
+        if stop_after and line.startswith(f"epoch {stop_after:3.0f}/"):
+            raise KeyboardInterrupt
+
+    if not stop_after:
+        run.train(say)
+        return run, said
+    with pytest.raises(KeyboardInterrupt):
+        run.train(say)
+    return run, said
+
+
+@pytest.mark.parametrize(("stops", "looks"), [([4], [4, 6, 7]), ([2, 4, 7], [7])])
+def test_a_stopped_run_gives_what_it_would_have_given(settings, tmp_path, stops, looks):
+    whole, _ = trained(dataclasses.replace(settings, results=str(tmp_path / "whole")))
+    for epoch in stops:
+        trained(settings, stop_after=epoch)
+    run, said = trained(settings)
+    # A look is told before its epoch is kept, so the epoch before it is the last that is known.
+    assert said[0] == f"goes on after epoch {stops[-1] - 1}, where it was stopped"
+    assert [int(line.split()[1].split("/")[0]) for line in said[1:]] == looks
+    check_same(run, whole)
+    found = pd.read_csv(run.folder / "history.csv")
+    assert found["seconds"].is_monotonic_increasing
+    metrics = run.finish()
+    assert metrics["stopped_after_epochs"] == [epoch - 1 for epoch in stops]
+    assert json.loads((run.folder / DONE).read_text()) == metrics
+    assert not (run.folder / CHECKPOINT).exists()
+
+
+def test_a_run_that_was_stopped_after_its_training_is_not_trained_again(settings):
+    whole, _ = trained(settings)
+    run, said = trained(settings)
+    assert said == ["goes on after epoch 7, where it was stopped"]
+    check_same(run, whole)
+
+
+def check_same(run, whole):
+    """Scores, history and weights are equal to the last digit."""
+    for name in ("scores.csv", "holdout.csv"):
+        assert (run.folder / name).read_text() == (whole.folder / name).read_text()
+    one, other = run.history.drop(columns="seconds"), whole.history.drop(columns="seconds")
+    pd.testing.assert_frame_equal(one, other)
+    for name, tensor in whole.model.state_dict().items():
+        assert torch.equal(tensor, run.model.state_dict()[name]), name
+
+
+@pytest.mark.parametrize(
+    ("changes", "other"),
+    [({"epochs": 8}, "settings"), ({"test_angles": "even"}, "settings"), ({}, "images")],
+)
+def test_no_run_goes_on_from_another(settings, data_root, changes, other):
+    trained(settings, stop_after=4)
+    added = data_root / "sets" / "part" / "train" / "good" / "added.png"
+    if other == "images":
+        Image.new("RGB", (64, 64)).save(added)
+    try:
+        with pytest.warns(UserWarning, match=f"was made with other {other}: the run begins anew"):
+            run, said = trained(dataclasses.replace(settings, **changes))
+    finally:
+        added.unlink(missing_ok=True)
+    assert said[0].startswith("epoch   2/")
+    assert run.finish()["stopped_after_epochs"] == []
+
+
+def test_a_damaged_checkpoint_is_told_and_left_alone(settings):
+    run, _ = trained(settings, stop_after=4)
+    content = (run.folder / CHECKPOINT).read_bytes()
+    for damaged in (b"", content[: len(content) // 2], b"\x80" * 100):
+        (run.folder / CHECKPOINT).write_bytes(damaged)
+        with pytest.warns(UserWarning, match="is damaged: the run begins anew"):
+            assert Checkpoint(run.folder, {}).read() is None
+
+
+def test_a_full_disk_does_not_end_a_run(settings, tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.warns(UserWarning, match="No space left on device"):
+        run, _ = trained(settings)
+    run.finish()
+    assert not [*run.folder.glob("checkpoint*")]
+
+
+def test_a_short_run_writes_none(settings, monkeypatch):
+    monkeypatch.setattr(checkpoint, "_EVERY", 600.0)
+    run, _ = trained(settings, stop_after=6)
+    assert not (run.folder / CHECKPOINT).exists()
