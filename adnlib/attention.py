@@ -139,6 +139,8 @@ class Kind(NamedTuple):
     """Whether it has parameters."""
     fixed: bool = False
     """Whether it has gates whose beginning cannot be set."""
+    attends: bool = True
+    """Whether it weighs features by what they are; controls do not."""
 
 
 def create_attention(
@@ -210,7 +212,7 @@ def _squeeze_excitation(options: _Options) -> nn.Module:
 
 
 ATTENTION: dict[str, Kind] = {
-    "none": Kind("DifferNet", None, learns=False),
+    "none": Kind("DifferNet", None, learns=False, attends=False),
     "se": Kind("AttentDifferNet (SE)", _squeeze_excitation),
     "cbam": Kind(
         "AttentDifferNet (CBAM)", lambda o: CBAM(o.channels, o.squeezed, o.kernel, o.opened)
@@ -221,9 +223,13 @@ ATTENTION: dict[str, Kind] = {
         lambda o: CoordinateAttention(o.channels, o.squeezed, o.opened),
     ),
     "simam": Kind("AttentDifferNet (SimAM)", lambda o: SimAM(), learns=False, fixed=True),
-    "identity": Kind("DifferNet, identity", lambda o: nn.Identity(), learns=False),
+    "identity": Kind("DifferNet, identity", lambda o: nn.Identity(), learns=False, attends=False),
     "constant": Kind(
-        "DifferNet, constant gate", lambda o: Constant(o.number), learns=False, fixed=True
+        "DifferNet, constant gate",
+        lambda o: Constant(o.number),
+        learns=False,
+        fixed=True,
+        attends=False,
     ),
 }
 """Every kind by its name in settings and folders, in the order of tables; the last two are

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
+from adnlib.attention import ATTENTION
 from adnlib.datasets import at_even_steps
 from adnlib.errors import InputError
 from adnlib.evaluation import percentiles
@@ -24,7 +25,6 @@ from adnlib.settings import check_names
 from adnlib.variants import variant_order, variant_settings, variant_title
 
 SCALE_PERCENTILE = 99.5
-_NO_ATTENTION = ("none", "identity", "constant")
 RULE = (
     "Normal image: the one with the median score. Anomalous images: evenly spaced in the ranking "
     "by how much their score percentile is higher with attention than with plain DifferNet, from "
@@ -131,7 +131,7 @@ def choose_images(
         values = scores[variant]["score_last"].to_numpy()
         table[f"score_{variant}"] = values
         table[f"percentile_{variant}"] = percentiles(values, values[table["label"] == 0])
-    with_attention = [v for v in variants if variant_settings(v)["attention"] not in _NO_ATTENTION]
+    with_attention = [v for v in variants if ATTENTION[variant_settings(v)["attention"]].attends]
     compared = with_attention[0] if with_attention and variants[0] == "none" else None
     if compared:
         gain = table[f"percentile_{compared}"] - table["percentile_none"]
