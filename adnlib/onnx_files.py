@@ -19,7 +19,7 @@ from typing import Any
 import jsonschema
 import torch
 
-from adnlib.errors import InputError, one_line
+from adnlib.errors import InputError, one_line, reading
 from adnlib.inputs import Images, read_images
 from adnlib.model_schema import EXPORT_FORMAT, EXPORT_SCHEMA
 from adnlib.model_settings import ModelSettings, stored_settings
@@ -63,7 +63,9 @@ class OnnxModel:
                 damaged, of a newer version, or no exported detector.
         """
         path = Path(path)
-        if not path.is_file():
+        with reading(path):
+            is_file = path.is_file()
+        if not is_file:
             raise InputError(f"{str(path)!r} is missing: give a file that adnlib export wrote.")
         _check_digest(path)
         session = _session(path, device)

@@ -158,6 +158,12 @@ def test_what_is_no_export_gets_one_sentence(tmp_path, content, message):
         OnnxModel.load(path)
 
 
+def test_a_name_that_the_system_refuses_gets_one_sentence(tmp_path):
+    # Python 3.14 says of it that it is no file, older ones hand on what the system says.
+    with pytest.raises(InputError, match="cannot be read|is missing"):
+        OnnxModel.load(tmp_path / f"{300 * 'm'}.onnx")
+
+
 def test_a_file_cut_short_is_refused(exported, tmp_path):
     (tmp_path / "m.onnx").write_bytes(exported.read_bytes()[:-100])
     with pytest.raises(InputError, match=r"was not written by|is damaged"):
