@@ -160,7 +160,7 @@ def test_what_is_no_export_gets_one_sentence(tmp_path, content, message):
 
 def test_a_name_that_the_system_refuses_gets_one_sentence(tmp_path):
     # Python 3.14 says of it that it is no file, older ones hand on what the system says.
-    with pytest.raises(InputError, match="cannot be read|is missing"):
+    with pytest.raises(InputError, match=r"cannot be read|is missing"):
         OnnxModel.load(tmp_path / f"{300 * 'm'}.onnx")
 
 
