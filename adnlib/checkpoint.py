@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import pickle
+import os
 import time
 import warnings
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from adnlib.errors import one_line
 from adnlib.folders import CHECKPOINT, whole
 
 _EVERY = 600.0  # seconds: the paper's flow and its optimizer are 2 GB
@@ -30,12 +32,18 @@ class Checkpoint:
 
     def read(self) -> dict[str, Any] | None:
         """What a run like this one left, on the CPU; None without a state that can be used."""
-        try:
-            state = torch.load(self._path, map_location="cpu", weights_only=True)
-        except FileNotFoundError:
+        if not self._path.is_file():
             return None
-        except (OSError, RuntimeError, EOFError, pickle.UnpicklingError):
-            warnings.warn(f"{self._path} is damaged: the run begins anew.", stacklevel=2)
+        try:
+            with zipfile.ZipFile(self._path) as file:
+                if damaged := file.testzip():  # torch reads without a look at the checksums
+                    raise zipfile.BadZipFile(f"{damaged} is not what was written")
+            state = torch.load(self._path, map_location="cpu", weights_only=True)
+        except Exception as error:  # of a damaged file any; raised, it would end every later try
+            warnings.warn(
+                f"{self._path} cannot be read ({one_line(error)}): the run begins anew.",
+                stacklevel=2,
+            )
             return None
         was = state.pop("made_with")
         if other := [name for name, made in self._made_with.items() if was.get(name) != made]:
@@ -56,9 +64,13 @@ class Checkpoint:
         try:
             with whole(self._path) as beside, beside.open("wb") as file:
                 torch.save({"made_with": self._made_with, **state}, file)
+                file.flush()
+                os.fsync(file.fileno())  # before the older one goes: a node may fail
         except (OSError, RuntimeError) as error:
+            # torch's own error hides the system's, which says why.
+            reason = error if isinstance(error, OSError) else error.__context__ or error
             warnings.warn(
                 f"{self._path} could not be written, and this run cannot go on if it is stopped: "
-                f"{error}",
+                f"{one_line(reason)}",
                 stacklevel=2,
             )

@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import os
+import resource
 
 import numpy as np
 import pandas as pd
@@ -113,16 +115,53 @@ def test_no_run_goes_on_from_another(settings, data_root, changes, other):
     assert run.finish()["stopped_after_epochs"] == []
 
 
-def test_a_damaged_checkpoint_is_told_and_left_alone(settings):
-    run, _ = trained(settings, stop_after=4)
-    content = (run.folder / CHECKPOINT).read_bytes()
-    for damaged in (b"", content[: len(content) // 2], b"\x80" * 100):
-        (run.folder / CHECKPOINT).write_bytes(damaged)
-        with pytest.warns(UserWarning, match="is damaged: the run begins anew"):
-            assert Checkpoint(run.folder, {}).read() is None
+def test_a_damaged_checkpoint_is_told_and_left_alone(tmp_path):
+    kept = Checkpoint(tmp_path, {})
+    kept.write({"training": {"flow": torch.rand(5000)}, "rows": [{"train_loss": 1.0}]})
+    content = (tmp_path / CHECKPOINT).read_bytes()
+    middle = len(content) // 2
+    lost = content[:middle] + bytes(4096) + content[middle + 4096 :]  # a page of the flow
+    unreadable = content.replace(b"train_loss", b"train_los\xff")
+    for damaged in (b"", content[:middle], b"\x80" * 100, bytes(len(content)), lost, unreadable):
+        (tmp_path / CHECKPOINT).write_bytes(damaged)
+        with pytest.warns(UserWarning, match=r"cannot be read \(.+\): the run begins anew"):
+            assert kept.read() is None
 
 
-def test_a_full_disk_does_not_end_a_run(settings, tmp_path, monkeypatch):
+def test_a_checkpoint_is_on_the_disk_before_the_older_one_goes(tmp_path, monkeypatch):
+    kept = Checkpoint(tmp_path, {})
+    kept.write({"number": 1})
+    sizes = []
+
+    def fsync(descriptor):
+        assert kept.read() == {"number": 1}
+        sizes.append(os.fstat(descriptor).st_size)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    kept.write({"number": 2})
+    assert sizes == [(tmp_path / CHECKPOINT).stat().st_size]
+    assert kept.read() == {"number": 2}
+
+
+@pytest.fixture
+def small_files():
+    """Files end at 50 kB, as on a disk that is full, but for the system's words."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_full_disk_is_told_in_the_systems_words_and_the_older_one_is_kept(tmp_path, small_files):
+    kept = Checkpoint(tmp_path, {})
+    kept.write({"flow": torch.zeros(10)})
+    with pytest.warns(UserWarning, match="this run cannot go on.*: .*File too large"):
+        kept.write({"flow": torch.zeros(100_000)})
+    assert len(kept.read()["flow"]) == 10
+    assert [path.name for path in tmp_path.iterdir()] == [CHECKPOINT]
+
+
+def test_a_full_disk_does_not_end_a_run(settings, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
 
