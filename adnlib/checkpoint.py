@@ -1,4 +1,4 @@
-"""Where a run that was stopped goes on from: all of its state, in one file of its folder."""
+"""Where a training that was stopped goes on from: all of its state, in one file of a folder."""
 
 from __future__ import annotations
 
@@ -13,25 +13,29 @@ from typing import Any
 import torch
 
 from adnlib.errors import one_line
-from adnlib.folders import CHECKPOINT, whole
+from adnlib.folders import whole
+from adnlib.provenance import git_revision, versions
 
+CHECKPOINT = "checkpoint.pt"
 _EVERY = 600.0  # seconds: the paper's flow and its optimizer are 2 GB
 
 
 class Checkpoint:
-    """A run's state, kept every ten minutes.
+    """The state of a training, kept every ten minutes.
 
     Args:
-        folder: of the run.
-        made_with: by the name of each, in the plural: what must be the same for a run to go on.
+        folder: where it lies; made with the first.
+        made_with: by the name of each, in the plural: what must be the same for a training to go
+            on, beside the versions of this code and of its packages.
     """
 
     def __init__(self, folder: Path, made_with: Mapping[str, Any]) -> None:
-        self._path, self._made_with = folder / CHECKPOINT, dict(made_with)
+        self._path = folder / CHECKPOINT
+        self._made_with = {**made_with, "versions": versions() | {"git": git_revision()}}
         self._kept = time.monotonic()
 
     def read(self) -> dict[str, Any] | None:
-        """What a run like this one left, on the CPU; None without a state that can be used."""
+        """What such a training left, on the CPU; None without a state that can be used."""
         if not self._path.is_file():
             return None
         try:
@@ -41,14 +45,14 @@ class Checkpoint:
             state = torch.load(self._path, map_location="cpu", weights_only=True)
         except Exception as error:  # of a damaged file any; raised, it would end every later try
             warnings.warn(
-                f"{self._path} cannot be read ({one_line(error)}): the run begins anew.",
+                f"{self._path} cannot be read ({one_line(error)}): training begins anew.",
                 stacklevel=2,
             )
             return None
         was = state.pop("made_with")
         if other := [name for name, made in self._made_with.items() if was.get(name) != made]:
             warnings.warn(
-                f"{self._path} was made with other {other[0]}: the run begins anew.", stacklevel=2
+                f"{self._path} was made with other {other[0]}: training begins anew.", stacklevel=2
             )
             return None
         return state
@@ -59,9 +63,10 @@ class Checkpoint:
         return time.monotonic() - self._kept > _EVERY
 
     def write(self, state: Mapping[str, Any]) -> None:
-        """Keep a state in the older one's place; a run does not end where it cannot be kept."""
+        """Keep a state in the older one's place; where it cannot be kept, training goes on."""
         self._kept = time.monotonic()
         try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
             with whole(self._path) as beside, beside.open("wb") as file:
                 torch.save({"made_with": self._made_with, **state}, file)
                 file.flush()
@@ -70,7 +75,12 @@ class Checkpoint:
             # torch's own error hides the system's, which says why.
             reason = error if isinstance(error, OSError) else error.__context__ or error
             warnings.warn(
-                f"{self._path} could not be written, and this run cannot go on if it is stopped: "
+                f"{self._path} could not be written, and what is stopped now begins anew: "
                 f"{one_line(reason)}",
                 stacklevel=2,
             )
+
+
+def left_in(folder: Path) -> list[Path]:
+    """The checkpoint in a folder, and parts of one whose writing was stopped."""
+    return [*folder.glob("checkpoint*.pt")]

@@ -31,7 +31,8 @@ examples:
   adnlib fit photos/good --out my_model --config settings.yaml
       a file with lines such as "image_size: 256"; names are those of --set
 
-The model appears at the end, whole: an interrupted fit leaves nothing behind.
+The model appears at the end, whole. Every ten minutes a fit leaves a checkpoint in the model's
+folder: one that is interrupted goes on from it by the same command.
 """
 
 SCORE_EXAMPLES = """\
@@ -232,7 +233,10 @@ def _add_fit(commands: Any) -> None:
         help="keep ImageNet's weights in the model (10 MB), which then needs no network anywhere",
     )
     add("--force", action="store_true", help="replace the model that is there")
-    finish(parser, guarded(_fit, "nothing was written"))
+    left = (
+        "no model was written; the same command goes on from its last checkpoint, if there is one"
+    )
+    finish(parser, guarded(_fit, left))
 
 
 def _add_score(commands: Any) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from adnlib import model_files
+from adnlib.checkpoint import left_in
 from adnlib.errors import InputError
 from adnlib.inputs import anomalous_files, good_files, read_images
 from adnlib.model import AttentDifferNet
@@ -68,13 +69,15 @@ def fit_folder(asked: Fit, say: Callable[[str], object], progress: Progress) -> 
     anomalies = read(anomalous) if anomalous else None
     progress.begin(len(images), model)
     try:
-        model.fit(images, progress.epoch, asked.holdout, asked.fpr)
+        model.fit(images, progress.epoch, asked.holdout, asked.fpr, checkpoints=asked.out)
         if anomalies is not None:
             model.calibrate(anomalies, asked.balance)
     finally:
         progress.end()
     out = _still_free(asked)
     model.save(out, asked.self_contained)
+    for left in left_in(asked.out):
+        left.unlink()
     for line in summary(model):
         say(line)
     say(f"model: {str(out)!r}")
@@ -138,7 +141,7 @@ def _check_out(asked: Fit) -> None:
     out = asked.out
     if out.is_file():
         raise InputError(f"{str(out)!r} is a file: give a new folder for the model.")
-    if out.is_dir() and any(out.iterdir()):
+    if out.is_dir() and {*out.iterdir()} - {*left_in(out)}:
         if not (out / model_files.JSON_NAME).exists():
             raise InputError(f"{str(out)!r} holds other things: give a new folder for the model.")
         if not asked.force:

@@ -27,8 +27,6 @@ SCORES = "scores.csv"
 HELD_OUT_SCORES = "holdout.csv"
 """Scores of the held-out good images, as `SCORES` has those of the test images: what a threshold is
 made of that has seen no test label."""
-CHECKPOINT = "checkpoint.pt"
-"""All of a run that is under way, for it to go on from if it is stopped; gone when it is done."""
 LOG = "log.txt"
 """What a run's notebook printed."""
 PLAN = "plan.json"

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from html import escape
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from adnlib.checkpoint import Checkpoint
 from adnlib.embedding_flow import EmbeddingFlow
 from adnlib.errors import InputError
 from adnlib.inputs import Images, OneImage, read_images
@@ -103,6 +104,7 @@ class AttentDifferNet(EmbeddingFlow):
         on_epoch: Callable[[Epoch], object] | None = None,
         holdout: float = HOLDOUT,
         fpr: float = FPR,
+        checkpoints: str | Path | None = None,
     ) -> AttentDifferNet:
         """Train on good images, and choose a threshold by those held out of training.
 
@@ -112,6 +114,9 @@ class AttentDifferNet(EmbeddingFlow):
             holdout: share of the images that is held out, drawn from the seed; 0 trains on all of
                 them and gives no threshold.
             fpr: share of normal images that may lie above the threshold.
+            checkpoints: a folder, such as the one that the model will be saved in. Every ten
+                minutes the state of the training is kept there, and a fit of the same images by the
+                same settings that was stopped goes on from it. It is of no use after the fit.
 
         Raises:
             InputError: nothing there, an image cannot be read, training diverged, or the model was
@@ -123,9 +128,20 @@ class AttentDifferNet(EmbeddingFlow):
             raise InputError("this model was trained already: make a new one, and fit that.")
         pixels = self._read(images, good_only=True)
         held = hold_out(len(pixels), holdout, self.settings.seed)
-        for epoch in self.train_epochs(pixels.part(~held)):
+        read = time.perf_counter() - began
+        training = self.train_epochs(pixels.part(~held))
+        epochs: Iterable[Epoch] = training
+        if checkpoints is not None:
+            made_with = {
+                "settings": self.settings.described() | {"holdout": holdout},
+                "images": pixels.digest(),
+                "weights": self.embedding.weights_sha256,
+            }
+            epochs = _going_on(training, Checkpoint(Path(checkpoints), made_with))
+        for epoch in epochs:
             if on_epoch:
                 on_epoch(epoch)
+        trained = time.perf_counter()
         loss = None
         if held.any():
             held_out = pixels.part(held)
@@ -137,7 +153,7 @@ class AttentDifferNet(EmbeddingFlow):
             images=int((~held).sum()),
             held_out=int(held.sum()),
             epochs=epoch.epoch,
-            seconds=round(time.perf_counter() - began, 1),
+            seconds=round(read + epoch.seconds + time.perf_counter() - trained, 1),
             train_loss=epoch.train_loss,
             holdout_loss=loss,
         )
@@ -256,3 +272,14 @@ class AttentDifferNet(EmbeddingFlow):
     def _read(self, images: Images, good_only: bool = False) -> Pixels:
         size, budget = self.settings.image_size, self.settings.memory_budget
         return read_images(images, size, good_only, memory_budget=budget)
+
+
+def _going_on(training: Training, checkpoint: Checkpoint) -> Iterator[Epoch]:
+    """The epochs that are left of a training, which is kept between them."""
+    if state := checkpoint.read():
+        training.restore(state)
+        del state  # which is as large as the model and its optimizer
+    for epoch in training:
+        yield epoch
+        if checkpoint.due and not training.ended:
+            checkpoint.write(training.state())

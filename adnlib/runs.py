@@ -21,12 +21,11 @@ import torch
 
 from adnlib import datasets
 from adnlib.catalogue import category_name, dataset_name
-from adnlib.checkpoint import Checkpoint
+from adnlib.checkpoint import Checkpoint, left_in
 from adnlib.errors import InputError, writing
 from adnlib.evaluation import roc
 from adnlib.explain import saliency
 from adnlib.folders import (
-    CHECKPOINT,
     DONE,
     HELD_OUT_SCORES,
     PARAMS,
@@ -217,7 +216,8 @@ class Run:
             if self.settings.save_model:
                 self.model.save(self.folder)
             write_json(self.folder / DONE, metrics)
-            (self.folder / CHECKPOINT).unlink(missing_ok=True)
+            for left in left_in(self.folder):
+                left.unlink()
         self._lock.close()
         return metrics
 
@@ -272,9 +272,8 @@ class Run:
         del settings["results"]
         return {
             "settings": settings,
-            "images": dict(zip(self.samples["path"], self.samples["split"], strict=True)),
+            "images": [self._images.digest(), *self.samples["path"]],
             "weights": self.model.embedding.weights_sha256,
-            "versions": versions() | {"git": git_revision()},
         }
 
     def _params(self) -> dict[str, Any]:

@@ -169,7 +169,7 @@ class Training:
 
     def __iter__(self) -> Iterator[Epoch]:
         step = Replayed(self._launched, self._embedding.mean.device)
-        while self._epoch < self._settings.epochs:
+        while not self.ended:
             self._epoch += 1
             self._embedding.train()
             self._flow.train()
@@ -199,6 +199,11 @@ class Training:
                     gates.by_site(),
                 )
         self._average.swap()  # and leave it there
+
+    @property
+    def ended(self) -> bool:
+        """Whether no epoch is left."""
+        return self._epoch >= self._settings.epochs
 
     def state(self) -> dict[str, Any]:
         """What `restore` goes on from, taken between two epochs; its tensors are no copies."""

@@ -11,9 +11,9 @@ import pytest
 import torch
 from PIL import Image
 
-from adnlib import checkpoint, runs
-from adnlib.checkpoint import Checkpoint
-from adnlib.folders import CHECKPOINT, DONE
+from adnlib import AttentDifferNet, checkpoint, runs
+from adnlib.checkpoint import CHECKPOINT, Checkpoint
+from adnlib.folders import DONE
 from adnlib.run_settings import Settings
 
 TINY = {"weights": "random", "image_size": 64, "scales": 1, "flow_blocks": 2, "flow_width": 16}
@@ -107,7 +107,7 @@ def test_no_run_goes_on_from_another(settings, data_root, changes, other):
     if other == "images":
         Image.new("RGB", (64, 64)).save(added)
     try:
-        with pytest.warns(UserWarning, match=f"was made with other {other}: the run begins anew"):
+        with pytest.warns(UserWarning, match=f"was made with other {other}: training begins anew"):
             run, said = trained(dataclasses.replace(settings, **changes))
     finally:
         added.unlink(missing_ok=True)
@@ -124,7 +124,7 @@ def test_a_damaged_checkpoint_is_told_and_left_alone(tmp_path):
     unreadable = content.replace(b"train_loss", b"train_los\xff")
     for damaged in (b"", content[:middle], b"\x80" * 100, bytes(len(content)), lost, unreadable):
         (tmp_path / CHECKPOINT).write_bytes(damaged)
-        with pytest.warns(UserWarning, match=r"cannot be read \(.+\): the run begins anew"):
+        with pytest.warns(UserWarning, match=r"cannot be read \(.+\): training begins anew"):
             assert kept.read() is None
 
 
@@ -155,7 +155,7 @@ def small_files():
 def test_a_full_disk_is_told_in_the_systems_words_and_the_older_one_is_kept(tmp_path, small_files):
     kept = Checkpoint(tmp_path, {})
     kept.write({"flow": torch.zeros(10)})
-    with pytest.warns(UserWarning, match="this run cannot go on.*: .*File too large"):
+    with pytest.warns(UserWarning, match="begins anew: .*File too large"):
         kept.write({"flow": torch.zeros(100_000)})
     assert len(kept.read()["flow"]) == 10
     assert [path.name for path in tmp_path.iterdir()] == [CHECKPOINT]
@@ -176,3 +176,58 @@ def test_a_short_run_writes_none(settings, monkeypatch):
     monkeypatch.setattr(checkpoint, "_EVERY", 600.0)
     run, _ = trained(settings, stop_after=6)
     assert not (run.folder / CHECKPOINT).exists()
+
+
+def test_images_are_told_apart_by_their_pixels(settings, data_root):
+    trained(settings, stop_after=4)
+    changed = data_root / "sets" / "part" / "train" / "good" / "0.png"
+    before = changed.read_bytes()
+    Image.new("RGB", (64, 64)).save(changed)
+    try:
+        with pytest.warns(UserWarning, match="was made with other images"):
+            trained(settings)
+    finally:
+        changed.write_bytes(before)
+
+
+GOOD = np.random.default_rng(0).integers(0, 256, (10, 64, 64, 3), dtype=np.uint8)
+FIT = {name: value for name, value in TINY.items() if name not in Settings.__annotations__}
+
+
+def fitted(folder, images=GOOD, stop_after=None, **changes):
+    """A fitted model, or None if it was stopped after that epoch; and what epochs it had."""
+    model = AttentDifferNet(**{**FIT, **changes})
+    epochs = []
+
+    def on_epoch(epoch):
+        epochs.append(epoch.epoch)
+        if epoch.epoch == stop_after:
+            raise KeyboardInterrupt
+
+    try:
+        return model.fit(images, on_epoch, 0.3, checkpoints=folder), epochs
+    except KeyboardInterrupt:
+        return None, epochs
+
+
+def test_a_stopped_fit_gives_what_it_would_have_given(tmp_path, monkeypatch):
+    monkeypatch.setattr(checkpoint, "_EVERY", 0.0)
+    whole, epochs = fitted(None)
+    assert epochs == [*range(1, 8)]
+    assert fitted(tmp_path / "new" / "m", stop_after=4) == (None, [1, 2, 3, 4])
+    model, epochs = fitted(tmp_path / "new" / "m")
+    assert epochs == [4, 5, 6, 7]
+    assert model.threshold == whole.threshold
+    assert model.fitted == dataclasses.replace(whole.fitted, seconds=model.fitted.seconds)
+    assert torch.equal(model.score(GOOD), whole.score(GOOD))
+
+
+@pytest.mark.parametrize(
+    ("changes", "other"), [({"images": GOOD[::-1]}, "images"), ({"seed": 1}, "settings")]
+)
+def test_no_fit_goes_on_from_another(tmp_path, monkeypatch, changes, other):
+    monkeypatch.setattr(checkpoint, "_EVERY", 0.0)
+    fitted(tmp_path, stop_after=4)
+    with pytest.warns(UserWarning, match=f"was made with other {other}: training begins anew"):
+        _, epochs = fitted(tmp_path, **changes)
+    assert epochs == [*range(1, 8)]

@@ -22,7 +22,7 @@ import pytest
 import torch
 from PIL import Image
 
-from adnlib import AttentDifferNet, InputError, cli, fitting, model_files, scoring
+from adnlib import AttentDifferNet, InputError, checkpoint, cli, fitting, model_files, scoring
 from adnlib.fitting import Progress
 from adnlib.lines import line_writer
 from adnlib.parameters import project_path
@@ -199,7 +199,7 @@ def test_a_mistake_in_fit_is_one_sentence_and_nothing_is_written(
     assert not list(tmp_path.iterdir())
 
 
-def test_an_interrupted_fit_leaves_nothing(call, data, tmp_path, monkeypatch):
+def test_an_interrupted_fit_leaves_no_model(call, data, tmp_path, monkeypatch):
     def interrupted(*_):
         raise KeyboardInterrupt
 
@@ -209,8 +209,32 @@ def test_an_interrupted_fit_leaves_nothing(call, data, tmp_path, monkeypatch):
             patched.setattr(where, name, interrupted)
             code, out, err = call("fit", data / "part", "--out", "new/m", *TINY)
         assert (code, out) == (130, "")
-        assert err.endswith("\ninterrupted; nothing was written\n")
+        assert "\ninterrupted; no model was written" in err
         assert not list((tmp_path / "new").iterdir())
+
+
+def test_a_fit_goes_on_from_its_checkpoint_and_leaves_none(call, data, tmp_path, monkeypatch):
+    told = Progress.epoch
+
+    def interrupted(self, epoch):
+        told(self, epoch)
+        if epoch.epoch == 3:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(checkpoint, "_EVERY", 0.0)
+    words = ("fit", data / "part", "--out", "m", *TINY, "--set", "epochs=4")
+    with monkeypatch.context() as patched:
+        patched.setattr(Progress, "epoch", interrupted)
+        assert call(*words)[0] == 130
+    assert [path.name for path in (tmp_path / "m").iterdir()] == ["checkpoint.pt"]
+    (tmp_path / "m" / "checkpoint.7.part.pt").touch()  # of a process that was killed
+    code, out, err = call(*words)
+    assert code == 0
+    assert [line.split()[1] for line in err.splitlines() if "loss" in line] == ["3/4", "4/4"]
+    assert "trained on for 4 epochs" in out
+    assert sorted(path.name for path in (tmp_path / "m").iterdir()) == [
+        *("model.json", "model.safetensors")
+    ]
 
 
 def test_too_small_a_disk_is_found_before_training(call, data, monkeypatch):
