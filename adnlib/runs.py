@@ -159,7 +159,7 @@ class Run:
             rows = state["rows"]
             for split, look in looks.items():
                 look.scores = state["scores"][split]
-            self._began -= state["seconds"]
+            self._began = time.perf_counter() - state["seconds"]
             self._stops = [*state["stops"], state["training"]["epoch"]]
             say(f"goes on after epoch {self._stops[-1]}, where it was stopped")
             del state  # which is as large as the model and its optimizer
@@ -243,7 +243,7 @@ class Run:
         )
 
     def _seconds(self) -> float:
-        """Since the run began, without the time that it was stopped."""
+        """That the run took to come here; not what was lost with a stop, nor what reads again."""
         return time.perf_counter() - self._began
 
     def _selected(self) -> dict[str, int]:

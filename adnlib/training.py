@@ -217,7 +217,7 @@ class Training:
     def restore(self, state: Mapping[str, Any]) -> None:
         """Go on from what a training of the same images, settings and seed had come to."""
         self._epoch = state["epoch"]
-        self._began -= state["seconds"]
+        self._began = time.perf_counter() - state["seconds"]
         self._generator.set_state(state["generator"])
         for name, part in self._parts().items():
             part.load_state_dict(state[name])

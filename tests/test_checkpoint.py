@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 import resource
+import time
 
 import numpy as np
 import pandas as pd
@@ -85,6 +86,25 @@ def test_a_run_that_was_stopped_after_its_training_is_not_trained_again(settings
     run, said = trained(settings)
     assert said == ["goes on after epoch 7, where it was stopped"]
     check_same(run, whole)
+
+
+def test_a_run_that_goes_on_in_its_own_process_counts_no_second_twice(settings, monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr(time, "perf_counter", lambda: clock[0])
+    run = runs.Run(settings)
+    run.load_images()
+
+    def stop(line):
+        clock[0] += 100.0
+        if line.startswith("epoch   4/"):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run.train(stop)
+    clock[0] += 5000.0  # until somebody runs the notebook's cell again
+    run.train(lambda line: None)
+    assert run.history["seconds"].tolist() == [0.0, 100.0, 100.0, 100.0]
+    assert run.finish()["seconds"] == 100.0
 
 
 def check_same(run, whole):
