@@ -55,6 +55,7 @@ last `AVERAGED` evaluations, against the swing from one to the next."""
 AVERAGED = 3
 MAPS = "maps.npz"
 """Grad-CAM maps of the test images' scores, in the order of `scores.csv`."""
+_APART_FROM_TRAINING = ("results", "memory_budget", "save_model", "map_views")
 
 
 class Run:
@@ -269,9 +270,11 @@ class Run:
     def _made_with(self) -> dict[str, Any]:
         """What must be the same for this run to go on from where another was stopped."""
         settings = dataclasses.asdict(self.settings)
-        del settings["results"]
+        for name in _APART_FROM_TRAINING:
+            del settings[name]
         return {
             "settings": settings,
+            "devices": self.model.device.type,  # "auto" may find another
             "images": [self._images.digest(), *self.samples["path"]],
             "weights": self.model.embedding.weights_sha256,
         }

@@ -135,6 +135,23 @@ def test_no_run_goes_on_from_another(settings, data_root, changes, other):
     assert run.finish()["stopped_after_epochs"] == []
 
 
+def test_no_run_goes_on_from_another_kind_of_device(settings):
+    """Its optimizer would be one that a GPU cannot record."""
+    run, _ = trained(settings, stop_after=4)
+    state = torch.load(run.folder / CHECKPOINT)
+    state["made_with"]["devices"] = "cuda"
+    torch.save(state, run.folder / CHECKPOINT)
+    with pytest.warns(UserWarning, match="was made with other devices: the run begins anew"):
+        trained(settings)
+
+
+def test_a_run_that_lacked_memory_goes_on_with_another_budget(settings):
+    trained(settings, stop_after=4)
+    changed = {"memory_budget": 1.0, "save_model": True, "map_views": 1}
+    _, said = trained(dataclasses.replace(settings, **changed))
+    assert said[0].startswith("goes on after epoch 3")
+
+
 def test_a_damaged_checkpoint_is_told_and_left_alone(tmp_path):
     kept = Checkpoint(tmp_path, {})
     kept.write({"training": {"flow": torch.rand(5000)}, "rows": [{"train_loss": 1.0}]})
