@@ -45,7 +45,7 @@ from adnlib.parameters import project_path
 from adnlib.pixels import Pixels
 from adnlib.provenance import describe_device, git_revision, versions
 from adnlib.run_settings import Settings
-from adnlib.training import Epoch, hold_out
+from adnlib.training import Epoch, Training, hold_out
 
 SELECTIONS = ("last", "selected", "best_on_test", "averaged")
 """Ways to choose the epoch whose scores are reported: the last one; the one with the lowest loss of
@@ -101,7 +101,7 @@ class Run:
             settings.seed,
         )
         self._began = time.perf_counter()
-        self._stops: list[int] = []
+        self._resumed: list[int] = []  # after these epochs
         with writing(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
             self._lock = take(self.folder)
@@ -153,17 +153,10 @@ class Run:
             for split in ("test", "holdout")
             if (self.samples["split"] == split).any()
         }
-        rows: list[dict[str, float]] = []
         checkpoint = Checkpoint(self.folder, self._made_with())
-        if state := checkpoint.read():
-            training.restore(state["training"])
-            rows = state["rows"]
-            for split, look in looks.items():
-                look.scores = state["scores"][split]
-            self._began = time.perf_counter() - state["seconds"]
-            self._stops = [*state["stops"], state["training"]["epoch"]]
-            say(f"goes on after epoch {self._stops[-1]}, where it was stopped")
-            del state  # which is as large as the model and its optimizer
+        rows = self._resume(checkpoint, training, looks)
+        if self._resumed:
+            say(f"goes on after epoch {self._resumed[-1]}, from its checkpoint")
         self.history = pd.DataFrame(rows)
         for epoch in training:
             every, last = self.settings.evaluate_every, self.settings.epochs
@@ -175,15 +168,7 @@ class Run:
                     self.history.to_csv(beside, index=False)
                 say(self._progress(rows[-1]))
             if checkpoint.due:
-                checkpoint.write(
-                    {
-                        "training": training.state(),
-                        "rows": rows,
-                        "scores": {split: look.scores for split, look in looks.items()},
-                        "seconds": self._seconds(),
-                        "stops": self._stops,
-                    }
-                )
+                checkpoint.write(self._state(training, rows, looks))
         self.scores = self._scored("test", looks)
         with writing(self.folder):
             self.scores.to_csv(self.folder / SCORES, index=False)
@@ -212,7 +197,7 @@ class Run:
             for split in ("train", "holdout", "test")
         }
         metrics["seconds"] = round(self._seconds(), 1)
-        metrics["stopped_after_epochs"] = self._stops
+        metrics["resumed_after_epochs"] = self._resumed
         with writing(self.folder):
             if self.settings.save_model:
                 self.model.save(self.folder)
@@ -221,6 +206,31 @@ class Run:
                 left.unlink()
         self._lock.close()
         return metrics
+
+    def _resume(
+        self, checkpoint: Checkpoint, training: Training, looks: Mapping[str, _Look]
+    ) -> list[dict[str, float]]:
+        """Go on from what `_state` gave, if there is one; the history's rows so far."""
+        state = checkpoint.read()
+        if not state:
+            return []
+        training.restore(state["training"])
+        for split, look in looks.items():
+            look.scores = state["scores"][split]
+        self._began = time.perf_counter() - state["seconds"]
+        self._resumed = [*state["resumed"], state["training"]["epoch"]]
+        return state["rows"]
+
+    def _state(
+        self, training: Training, rows: list[dict[str, float]], looks: Mapping[str, _Look]
+    ) -> dict[str, Any]:
+        return {
+            "training": training.state(),
+            "rows": rows,
+            "scores": {split: look.scores for split, look in looks.items()},
+            "seconds": self._seconds(),
+            "resumed": self._resumed,
+        }
 
     def _row(self, epoch: Epoch, looks: Mapping[str, _Look]) -> dict[str, float]:
         """One look: a row of the history."""

@@ -168,7 +168,7 @@ class Training:
         self._scaler = torch.amp.GradScaler(embedding.mean.device.type, enabled=scaled)
 
     def __iter__(self) -> Iterator[Epoch]:
-        step = Replayed(self._launched, self._embedding.mean.device)
+        step = Replayed(self._step, self._embedding.mean.device)
         while not self.ended:
             self._epoch += 1
             self._embedding.train()
@@ -232,7 +232,7 @@ class Training:
             "scaler": self._scaler,
         }
 
-    def _launched(self, *drawn: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    def _step(self, *drawn: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """A step of the optimizer; the batch's loss and embeddings."""
         self._optimizer.zero_grad()  # of a step that was interrupted
         embedded = self._source.embed(*drawn)

@@ -70,13 +70,13 @@ def test_a_stopped_run_gives_what_it_would_have_given(settings, tmp_path, stops,
         trained(settings, stop_after=epoch)
     run, said = trained(settings)
     # A look is told before its epoch is kept, so the epoch before it is the last that is known.
-    assert said[0] == f"goes on after epoch {stops[-1] - 1}, where it was stopped"
+    assert said[0] == f"goes on after epoch {stops[-1] - 1}, from its checkpoint"
     assert [int(line.split()[1].split("/")[0]) for line in said[1:]] == looks
     check_same(run, whole)
     found = pd.read_csv(run.folder / "history.csv")
     assert found["seconds"].is_monotonic_increasing
     metrics = run.finish()
-    assert metrics["stopped_after_epochs"] == [epoch - 1 for epoch in stops]
+    assert metrics["resumed_after_epochs"] == [epoch - 1 for epoch in stops]
     assert json.loads((run.folder / DONE).read_text()) == metrics
     assert not (run.folder / CHECKPOINT).exists()
 
@@ -84,7 +84,7 @@ def test_a_stopped_run_gives_what_it_would_have_given(settings, tmp_path, stops,
 def test_a_run_that_was_stopped_after_its_training_is_not_trained_again(settings):
     whole, _ = trained(settings)
     run, said = trained(settings)
-    assert said == ["goes on after epoch 7, where it was stopped"]
+    assert said == ["goes on after epoch 7, from its checkpoint"]
     check_same(run, whole)
 
 
@@ -132,7 +132,7 @@ def test_no_run_goes_on_from_another(settings, data_root, changes, other):
     finally:
         added.unlink(missing_ok=True)
     assert said[0].startswith("epoch   2/")
-    assert run.finish()["stopped_after_epochs"] == []
+    assert run.finish()["resumed_after_epochs"] == []
 
 
 def test_no_run_goes_on_from_another_kind_of_device(settings):
