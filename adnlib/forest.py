@@ -25,6 +25,16 @@ from adnlib.variants import variant_order, variant_settings, variant_title
 _LINE = 0.2  # inches a variant of a category, or a row of the legend
 _NAMES, _CHARACTER = 1.7, 0.066  # inches left of the panels, at least, and of each character
 _LEGEND_COLUMNS = 3
+_MARKERS = {
+    "none": "s",
+    "se": "o",
+    "cbam": "D",
+    "eca": "^",
+    "coordinate": "v",
+    "simam": "P",
+    "identity": "<",
+    "constant": "X",
+}
 
 
 def draw_paired(results: str | Path) -> list[Path]:
@@ -111,11 +121,11 @@ def _panel(
 
 
 def _look(variant: str) -> dict[str, Any]:
-    """Colour and width; lines are whole, for their ends are the interval's. Hollow: untrained;
-    square: standardised features."""
+    """Colour and width; lines are whole, for their ends are the interval's. The marker says which
+    attention, in grey print, too. Hollow: untrained; thick: standardised features."""
     look, told = line_style(variant), variant_settings(variant)
     face = "white" if "attention_training" in told else look["color"]
-    marker = "s" if "standardize" in told else "o"
+    marker = _MARKERS[told["attention"]]
     return look | {"linestyle": "-", "marker": marker, "markersize": 4, "markerfacecolor": face}
 
 

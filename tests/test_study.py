@@ -14,6 +14,7 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 from synthetic import make_grid, make_run
 
 from adnlib import forest, study
+from adnlib.attention import ATTENTION
 from adnlib.errors import InputError
 from adnlib.evaluation import measures
 from adnlib.records import read_runs
@@ -190,6 +191,17 @@ def test_names_of_categories_are_whole_in_the_figure(
     forest.draw_paired(tmp_path)
     drawn[0].draw_without_rendering()
     assert min(axes.get_tightbbox().x0 for axes in drawn[0].axes) >= 0
+
+
+def test_grey_print_tells_the_variants_of_the_differences_apart() -> None:
+    names = [name for name in ATTENTION if name != "none"]
+    names += [f"{name}_frozen" for name in names if ATTENTION[name].learns]
+    names += [f"{name}_standardized" for name in ("none", *names)]
+    looks = [forest._look(name) for name in names]
+    told = {
+        (look["marker"], look["markerfacecolor"] == "white", look["linewidth"]) for look in looks
+    }
+    assert len(told) == len(names)
 
 
 def test_how_many_seeds_a_difference_is_of_is_said(
