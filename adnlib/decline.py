@@ -225,7 +225,7 @@ def _figure(found: Sequence[FinishedRun], table: pd.DataFrame, measure: str) -> 
         _panel(panels[index], {variant: means[variant, kind] for variant in variants})
         _name(panels[index], kind, severities)
         if index % columns == 0:
-            panels[index].set_ylabel(SHOWN[measure].partition(",")[0], labelpad=2)
+            panels[index].set_ylabel(SHOWN[measure].partition(" of ")[0], labelpad=2)
         if index + columns >= len(kinds):
             panels[index].set_xlabel("severity", labelpad=2)
             panels[index].tick_params(labelbottom=True)

@@ -69,7 +69,11 @@ def write_looking(
             shares[category] = scene.shares()
             for (variant, seed), maps in _and_baselines(readings):
                 looks[category, variant, seed] = Look.at(scene, maps)
-            say(f"{category}: {len(readings)} runs, {int(scene.masked.sum())} masks of defects")
+            runs, masks = len(readings), int(scene.masked.sum())
+            say(
+                f"{category}: {runs} run{'s' * (runs != 1)}, "
+                f"{masks} mask{'s' * (masks != 1)} of defects"
+            )
     if not any(look.measured for look in looks.values()):
         return []
     aurocs = {(run.category, run.variant, run.seed): 100 * run.aurocs["last"] for run in found}
@@ -205,11 +209,12 @@ def _sheet(
         f"{category} {row['defect_share']:.1f} and {row['object_share']:.1f}"
         for category, row in shares.iterrows()
     ).replace("nan", "unknown")
+    views = map_views(found[0])
     guessed = " Objects without a mask are guessed from the background's colours." * guess_object
     return Sheet(
         title=f"{dataset_title(found)}: where the maps lie, in percent",
         caption=f"{circumstances(found)}. {kind.title} at the last epoch, mean over "
-        f"{map_views(found[0])} views; maps and masks compared at {SIZE} px. Energy: "
+        f"{views} view{'s' * (views != 1)}; maps and masks compared at {SIZE} px. Energy: "
         "the share of a map's sum; pointing game: whether its highest pixel lies in the defect "
         "(both of anomalous images with a mask); pixel AUROC and PRO: all test images together. "
         "Image AUROC is that of the run's scores. Mean ± standard deviation over seeds. An even "

@@ -121,7 +121,7 @@ def circumstances(found: Sequence[FinishedRun]) -> str:
         [
             f"{settings['epochs']} epoch{'s' * (settings['epochs'] != 1)}",
             f"{settings['image_size']} px",
-            f"{settings['test_views']} test views",
+            f"{settings['test_views']} test view{'s' * (settings['test_views'] != 1)}",
             f"{100 * settings['holdout']:g} % of the training images held out",
             f"weights {settings['weights']}",
             *(f"{name} {value}" for name, value in found[0].departures.items()),

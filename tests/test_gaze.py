@@ -68,6 +68,15 @@ def test_maps_that_a_model_made_say_of_how_many_views(tmp_path, images):
     assert "mean over 2 views" in read(tmp_path)[2]
 
 
+def test_one_run_and_one_view_are_not_called_several(tmp_path, images):
+    make_run(tmp_path, "mine", "plate", images=images, maps=True, map_views=1, test_views=1)
+    said = []
+    text = write_looking(tmp_path, "mine", say=said.append)[2].read_text(encoding="utf-8")
+    assert "1 test view," in text
+    assert "mean over 1 view;" in text
+    assert said[0].startswith("plate: 1 run, ")
+
+
 def test_the_image_auroc_is_the_runs(results):
     each, _, text = read(results)
     run = read_runs(results)[0]

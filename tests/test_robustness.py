@@ -311,8 +311,11 @@ def test_the_figure_has_a_panel_for_each_corruption_and_a_line_for_each_variant(
     monkeypatch.setattr(decline, "save", lambda figure, path: caught.append(figure) or [])
     table = measure(root, "sets", SOME, quiet)
     decline.draw_decline(root, "sets")
-    [figure] = caught
+    decline.draw_decline(root, "sets", "false_alarms")
+    figure, alarms = caught
     noise, darker = figure.axes
+    assert noise.get_ylabel() == "AUROC in percent"
+    assert alarms.axes[0].get_ylabel() == "false alarms, percent"
     assert (noise.get_title(), darker.get_title()) == ("noise", "darker")
     lines = [line for line in noise.lines if len(line.get_xdata()) == 3]
     assert len(lines) == 2
