@@ -1,7 +1,8 @@
 """Where the detectors look: saliency maps of a results folder over its images, side by side.
 
 Drawn from run folders and the data set's images; trains nothing. The form is the paper's: a column
-for each image, the input on top, then a row for each detector, jet colours blended over the image.
+for each image, the input on top, then a row for each detector, jet colours blended over the image,
+or others that grey print keeps.
 A map is not stretched to its own maximum, as is usual: where it is no stronger than the strongest
 of normal images it keeps their colour scale, so that a good part does not glow because nothing in
 it is brighter.
@@ -15,7 +16,6 @@ from pathlib import Path
 from textwrap import wrap
 from typing import Any
 
-import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
@@ -25,21 +25,21 @@ from adnlib.errors import InputError, writing
 from adnlib.figures import ALERT_COLOUR, save, style
 from adnlib.images import read_image, read_mask
 from adnlib.map_kinds import USUAL, Saliency
-from adnlib.overlays import COLOUR_MAP, as_pixels, draw_picture, overlay, silhouette
+from adnlib.overlays import COLOUR_MAPS, as_pixels, draw_picture, overlay, silhouette
 from adnlib.record import FinishedRun
 from adnlib.records import read_runs
 from adnlib.report import alert, circumstances, dataset_title
 from adnlib.runs import MAPS
-from adnlib.selection import RULE, SCALE_PERCENTILE, Chosen, choose, listed, read_named
-from adnlib.settings import check_from_zero
+from adnlib.selection import SCALE_PERCENTILE, Chosen, choose, listed, read_named, told_rule
+from adnlib.settings import check_choice, check_from_zero
 from adnlib.variants import variant_order, variant_title
 
 _PIXELS = 256
 _MOST_COLUMNS = 8  # pictures beside each other, then the next category starts a new block
 _HOW_TO_READ = (
-    "at the last epoch, jet colours half over the image. Red is the strongest map of all normal "
-    f"test images of that detector and category ({SCALE_PERCENTILE}th percentile): the number "
-    "above the bar. A stronger map has its own instead, so many times as high as its corner says. "
+    "half over the image. The bar's last colour is the strongest map of all normal test images of "
+    f"that detector and category ({SCALE_PERCENTILE}th percentile): the number above it. A "
+    "stronger map has its own instead, so many times as high as its corner says. "
     "Below a picture: its score, and the score's percentile among the normal test images "
     "(P100: above all of them). White outline: ground truth, where there is one."
 )
@@ -55,6 +55,7 @@ def draw_gradcam(
     named: str | Path = "",
     kind: Saliency = USUAL,
     photographs: bool = True,
+    colours: str = "jet",
 ) -> list[Path]:
     """Draw `figures/gradcam_<dataset>.png` and `.pdf`, and list their images in `_images.csv`.
 
@@ -67,15 +68,18 @@ def draw_gradcam(
         kind: of the maps; the files of others than the usual have it in their names.
         photographs: without, maps lie on grey silhouettes, what `background` leaves of an image:
             for figures of images that may not be shown.
+        colours: one of `overlays.COLOUR_MAPS`.
 
     Returns:
         The paths of the PNG, the PDF and the list of images.
 
     Raises:
-        InputError: when there is no finished run with maps, when runs differ in their settings, or
-            when the images are no longer where the runs read them.
+        InputError: when there is no finished run with maps, when runs differ in their settings,
+            when the images are no longer where the runs read them, or when there are no such
+            colours.
     """
     check_from_zero({"anomalous": anomalous}, "anomalous")
+    check_choice({"colours": colours}, "colours", COLOUR_MAPS)
     found = read_runs(results, dataset)
     several = len({run.category for run in found}) > 5
     paths = read_named(named, found) if named else None
@@ -91,7 +95,7 @@ def draw_gradcam(
     own = "" if kind == USUAL else f"_{kind.name}"
     path = Path(results) / "figures" / f"gradcam_{dataset}{own}"
     with style():
-        written = save(_figure(found, chosen, kind, photographs), path)
+        written = save(_figure(found, chosen, kind, photographs, colours), path)
     table = path.with_name(f"{path.name}_images.csv")
     with writing(table.parent):
         listed(chosen, dataset).to_csv(table, index=False, float_format="%.6g")
@@ -99,7 +103,11 @@ def draw_gradcam(
 
 
 def _figure(
-    found: Sequence[FinishedRun], chosen: Sequence[Chosen], kind: Saliency, photographs: bool
+    found: Sequence[FinishedRun],
+    chosen: Sequence[Chosen],
+    kind: Saliency,
+    photographs: bool,
+    colours: str,
 ) -> Figure:
     variants = sorted({v for category in chosen for v in category.maps}, key=variant_order)
     blocks = _blocks(chosen)
@@ -110,9 +118,9 @@ def _figure(
     seeds = {category.category: category.seed for category in chosen}
     shown = [run for run in found if seeds.get(run.category) == run.seed]
     one = "" if len({*seeds.values()}) == 1 else "; of each category one, which the list names"
-    rule = RULE if set(pd.concat([c.images for c in chosen])["rule"]) != {"named"} else ""
     grey = "" if photographs else "Grey: silhouettes in the photographs' place. "
-    legend = f"{circumstances(shown)}{one}. {kind.title} {_HOW_TO_READ} {grey}{rule}"
+    what = f"{kind.title} at the last epoch, {colours} colours {_HOW_TO_READ}"
+    legend = f"{circumstances(shown)}{one}. {what} {grey}{told_rule(chosen)}"
     notes = wrap(legend, round(width * 16.5))
     head = 0.15 + 0.2 * len(title) + 0.17 * len(warning)
     block_height = _NAMES + _INPUT_ROW + len(variants) * _ROW + 0.1
@@ -127,7 +135,7 @@ def _figure(
         _row_names(page, variants, top + _NAMES)
         left = _LABELS
         for category in block:
-            _draw_category(page, category, variants, left, top, photographs)
+            _draw_category(page, category, variants, left, top, photographs, colours)
             left += _width(category)
     foot = head + len(blocks) * block_height + _MARGIN
     page.text(_MARGIN, foot, "\n".join(notes), ha="left", fontsize="small", color="0.3")
@@ -191,6 +199,7 @@ def _draw_category(
     left: float,
     top: float,
     photographs: bool,
+    colours: str,
 ) -> None:
     pictures = len(category.images) * (_PICTURE + _GAP) - _GAP
     room = pictures + _BETWEEN - _GAP
@@ -207,7 +216,7 @@ def _draw_category(
             if variant not in category.maps:
                 continue
             scale = category.scales[variant][column]
-            heat = overlay(pixels, category.maps[variant][column], scale)
+            heat = overlay(pixels, category.maps[variant][column], scale, colours)
             axes = page.axes(x, y + _below(row), _PICTURE, _PICTURE)
             draw_picture(axes, heat, mask)
             factor = scale / category.normal[variant]
@@ -220,7 +229,7 @@ def _draw_category(
     for row, variant in enumerate(variants, start=1):
         if variant in category.normal:
             y = top + _NAMES + _below(row)
-            _bar(page, category.normal[variant], left + pictures + 0.07, y)
+            _bar(page, category.normal[variant], left + pictures + 0.07, y, colours)
 
 
 def _corner(axes: Axes, text: str) -> None:
@@ -230,8 +239,8 @@ def _corner(axes: Axes, text: str) -> None:
     )
 
 
-def _bar(page: _Page, scale: float, left: float, top: float) -> None:
+def _bar(page: _Page, scale: float, left: float, top: float, colours: str) -> None:
     axes = page.axes(left, top + 0.16, 0.09, _PICTURE - 0.16)
-    page.figure.colorbar(ScalarMappable(Normalize(0, scale), COLOUR_MAP), cax=axes, ticks=[0])
+    page.figure.colorbar(ScalarMappable(Normalize(0, scale), colours), cax=axes, ticks=[0])
     axes.tick_params(length=0, pad=2, labelsize="x-small")
     axes.set_title(f"{scale:.2g}", fontsize="x-small", pad=2, loc="left")

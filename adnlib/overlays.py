@@ -1,4 +1,4 @@
-"""Pictures: a map over its image in jet colours, a mask's outline, a silhouette."""
+"""Pictures: a map over its image in colours, a mask's outline, a silhouette."""
 
 from __future__ import annotations
 
@@ -16,24 +16,29 @@ from adnlib.background import background
 from adnlib.explain import upsample
 from adnlib.figures import style
 
-COLOUR_MAP = colormaps["jet"]
+COLOUR_MAPS = ("jet", "viridis")
+"""Colours of maps: the paper's, and those that rise in lightness, so that grey print and colour
+blindness keep their order."""
 _BLEND = 0.5
 
 
-def overlay(image: torch.Tensor, heat: np.ndarray, scale: float) -> np.ndarray:
-    """Jet colours of a map blended half over an image.
+def overlay(
+    image: torch.Tensor, heat: np.ndarray, scale: float, colours: str = "jet"
+) -> np.ndarray:
+    """Colours of a map blended half over an image.
 
     Args:
         image: uint8 (3, S, S).
         heat: (h, w) map; enlarged bilinearly.
         scale: the value that gets the last colour; higher ones get it too.
+        colours: one of `COLOUR_MAPS`.
 
     Returns:
         float (S, S, 3), 0..1.
     """
     enlarged = upsample(torch.from_numpy(heat)[None], image.shape[-1])[0].numpy()
-    colours = COLOUR_MAP(np.clip(enlarged / scale, 0, 1))[..., :3]
-    return _BLEND * colours + (1 - _BLEND) * as_pixels(image)
+    coloured = colormaps[colours](np.clip(enlarged / scale, 0, 1))[..., :3]
+    return _BLEND * coloured + (1 - _BLEND) * as_pixels(image)
 
 
 def draw_maps(

@@ -25,11 +25,7 @@ from adnlib.settings import check_names
 from adnlib.variants import variant_order, variant_settings, variant_title
 
 SCALE_PERCENTILE = 99.5
-RULE = (
-    "Normal image: the one with the median score. Anomalous images: evenly spaced in the ranking "
-    "by how much their score percentile is higher with attention than with plain DifferNet, from "
-    "the highest gain to the lowest, or the median one alone (by path where there is no such pair)."
-)
+_NAMED, _PATH = "named", "path"
 
 
 @dataclass(frozen=True)
@@ -138,8 +134,24 @@ def choose_images(
         table["gain"] = gain.where(table["label"] == 1)
     if named is not None:
         check_names(named, table["path"], "test image")
-        return table.set_index("path").loc[list(named)].reset_index().assign(rule="named")
+        return table.set_index("path").loc[list(named)].reset_index().assign(rule=_NAMED)
     return _by_rule(table, variants[0], compared, anomalous)
+
+
+def told_rule(chosen: Sequence[Chosen]) -> str:
+    """By which rule these images were chosen, in words; "" where they were named."""
+    images = pd.concat([category.images for category in chosen])
+    if _NAMED in set(images["rule"]):
+        return ""
+    normal = " or ".join(sorted({*images.loc[images["label"] == 0, "rule"]}))
+    orders = {rule.partition(" by ")[2] for rule in images.loc[images["label"] == 1, "rule"]}
+    ranking = f"the ranking by {' or '.join(sorted(orders))}."
+    if any(category.images["label"].sum() > 1 for category in chosen):
+        anomalous = f"Anomalous images: evenly spaced, from first to last, in {ranking}"
+    else:
+        anomalous = f"Anomalous image: middle of {ranking}"
+    gain = " Gain: how much higher the score's percentile is with it than with plain DifferNet."
+    return f"Normal image: {normal}. {anomalous}{gain * (orders != {_PATH})}"
 
 
 def listed(chosen: Sequence[Chosen], dataset: str) -> pd.DataFrame:
@@ -200,7 +212,7 @@ def _of_category(
 def _by_rule(table: pd.DataFrame, first: str, compared: str | None, anomalous: int) -> pd.DataFrame:
     good = table[table["label"] == 0].sort_values([f"score_{first}", "path"])
     bad = table[table["label"] == 1].sort_values(["gain", "path"], ascending=[False, True])
-    order = f"gain of {variant_title(compared)}" if compared else "path"
+    order = f"gain of {variant_title(compared)}" if compared else _PATH
     rules = [f"rank {rank + 1} of {len(bad)} by {order}" for rank in range(len(bad))]
     parts = [
         at_even_steps(good, 1).assign(rule=f"median score of {variant_title(first)}"),

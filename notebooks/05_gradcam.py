@@ -32,8 +32,9 @@ anomalous = 0  # anomalous images a category; 0: three, or one from six categori
 named = ""  # instead: a CSV file with the columns category and path, such as a figure's own list
 method = "gradcam"  # or "gradcam++", "layercam", "eigencam", "gradient"
 target = "score"  # or "loss", "energy"
-layer = "last"  # or "before" its attention block, or a layer's name
+layer = "last"  # of the network; or "before" its attention block, or a name (a wrong one lists all)
 photographs = True  # False: silhouettes in their place, for images that may not be shown
+colours = "jet"  # the paper's; or "viridis", which grey print and colour blindness keep in order
 guess_object = False  # where no mask has the object, take what the background's colours leave
 
 # %%
@@ -43,7 +44,7 @@ from adnlib.map_kinds import Saliency
 from adnlib.parameters import check_parameters, project_path
 
 chosen = [field.name for field in dataclasses.fields(Saliency)]
-drawing = ["anomalous", "named", "photographs"]
+drawing = ["anomalous", "named", "photographs", "colours"]
 known = ["results", "dataset", "guess_object", *drawing, *chosen]
 parameters = check_parameters(globals(), known)
 kind = Saliency(**{name: parameters[name] for name in chosen})
@@ -55,9 +56,9 @@ kind = Saliency(**{name: parameters[name] for name in chosen})
 # anomalous images at even steps from the one that attention helped most to the one that it helped
 # least. A file can name others.
 #
-# In each row of a category red is the strongest map of all normal test images, so that none of
-# these glows because nothing in it is brighter. A map beyond that has a scale of its own, and says
-# how many times as high it is: scores of a flow, and with them maps, may lie decades apart.
+# In each row of a category the last colour is the strongest map of all normal test images, so that
+# none of these glows because nothing in it is brighter. A map beyond that has a scale of its own
+# and says how many times as high it is: scores of a flow, and their maps, may lie decades apart.
 #
 # Every run keeps Grad-CAM maps of its anomaly score. Maps of another kind are made by the model,
 # where the run kept it (`save_model`), and then lie beside them.
@@ -81,7 +82,8 @@ Image(filename=str(png), width=900)
 # ## The images, and why these
 #
 # `percentile`: share of the normal test images' scores that lie below the image's own. `gain`:
-# how much higher it is with attention.
+# how much higher it is with attention. `scale`: the map's value that gets the last colour. Each is
+# of the variant behind its name, `none` being DifferNet.
 
 # %%
 records.read_tidy(images).drop(columns=["dataset", "mask"])

@@ -17,7 +17,7 @@ from adnlib import figures, heatmaps
 from adnlib.attention import ATTENTION
 from adnlib.errors import InputError
 from adnlib.map_kinds import Saliency
-from adnlib.overlays import overlay
+from adnlib.overlays import COLOUR_MAPS, overlay
 from adnlib.records import read_runs
 from adnlib.selection import SCALE_PERCENTILE, choose, choose_images, colour_scales
 
@@ -304,6 +304,37 @@ def test_the_legend_names_the_seed_that_is_shown(results: Path, drawn: list[Figu
     assert "1 seed (0)" in " ".join(texts(drawn[0])).replace("\n", " ")
 
 
+def test_the_legend_says_by_whose_scores_images_were_chosen(
+    tmp_path: Path, drawn: list[Figure]
+) -> None:
+    images = make_pictures(tmp_path / "images" / "plate", good=5, anomalous=5, size=48)
+    make_run(tmp_path, "own", "plate", "none", images=images, maps=True)
+    heatmaps.draw_gradcam(tmp_path, "own")
+    make_run(tmp_path, "own", "plate", "cbam", images=images, maps=True)
+    heatmaps.draw_gradcam(tmp_path, "own", anomalous=1)
+    alone, pair = (" ".join(texts(figure)).replace("\n", " ") for figure in drawn)
+    assert "Normal image: median score of DifferNet. " in alone
+    assert alone.endswith(
+        "Anomalous images: evenly spaced, from first to last, in the ranking by path."
+    )
+    assert "Anomalous image: middle of the ranking by gain of AttentDifferNet (CBAM). Gain:" in pair
+
+
+def test_colours_for_grey_print_rise_in_lightness(results: Path, drawn: list[Figure]) -> None:
+    image = torch.full((3, 8, 8), 120, dtype=torch.uint8)
+    ramp = np.linspace(0, 1, 8, dtype=np.float32)[None].repeat(8, 0)
+    weights = np.array([0.299, 0.587, 0.114])
+    rising = {
+        colours: (np.diff(overlay(image, ramp, 1.0, colours)[0] @ weights) > 0).all()
+        for colours in COLOUR_MAPS
+    }
+    assert rising == {"jet": False, "viridis": True}
+    heatmaps.draw_gradcam(results, "demo_parts", colours="viridis")
+    assert "viridis colours half over" in " ".join(texts(drawn[0])).replace("\n", " ")
+    with pytest.raises(InputError, match="colours is 'grey': choose one of jet, viridis"):
+        heatmaps.draw_gradcam(results, "demo_parts", colours="grey")
+
+
 def test_a_variant_without_that_seed_stays_blank(results: Path, drawn: list[Figure]) -> None:
     images = results / "images" / "plate"
     make_run(results, "demo_parts", "plate", "cbam", seed=3, images=images, maps=True)
@@ -373,9 +404,9 @@ def test_each_picture_is_on_its_own_scale(
 ) -> None:
     scales: list[float] = []
 
-    def watched(image: torch.Tensor, heat: np.ndarray, scale: float) -> np.ndarray:
+    def watched(image: torch.Tensor, heat: np.ndarray, scale: float, colours: str) -> np.ndarray:
         scales.append(scale)
-        return overlay(image, heat, scale)
+        return overlay(image, heat, scale, colours)
 
     monkeypatch.setattr(heatmaps, "overlay", watched)
     listed = pd.read_csv(heatmaps.draw_gradcam(results, "demo_parts", anomalous=2)[-1])
