@@ -26,7 +26,7 @@
 # ## Parameters
 #
 # The defaults are the paper's settings where they are known (`REPRODUCING.md` says which are
-# inferred). What each one means stands in `adnlib.run_settings.Settings`.
+# inferred). `adnlib settings` says what each one means.
 
 # %% tags=["parameters"]
 # data
@@ -93,11 +93,13 @@ settings = Settings(**parameters)
 
 # %%
 import matplotlib.pyplot as plt
+import pandas as pd
 import seaborn as sns
 import torch
 
-from adnlib.histogram import set_score_axis
+from adnlib.histogram import COLOURS, KINDS, set_score_axis
 from adnlib.provenance import describe_device
+from adnlib.report import SELECTION_TITLES
 
 sns.set_theme(style="whitegrid", palette="colorblind")
 
@@ -137,31 +139,43 @@ run.model
 # %%
 run.train()
 
+# %% [markdown]
+# One point for each look. The loss is in nats per feature, without the Gaussian's constant. A
+# *feature variance* that falls by orders of magnitude shows attention that makes all images alike:
+# the loss falls with it, and AUROC need not rise (`REPRODUCING.md`).
+
 # %%
-told = run.history[["holdout_loss", "test_auroc", "feature_variance"]].dropna(axis=1)
-fig, axes = plt.subplots(1, len(told.columns), figsize=(4 * len(told.columns), 3))
-for axis, column in zip(axes, told.columns, strict=True):
-    sns.lineplot(run.history, x="epoch", y=column, marker="o", ax=axis)
-    axis.set_title(column.replace("_", " "))
-    axis.set_ylabel("")
+labels = {
+    "holdout_loss": "loss of held-out good images",
+    "test_auroc": "AUROC of test images, percent",
+    "feature_variance": "feature variance, training",
+}
+told = run.history.assign(test_auroc=100 * run.history["test_auroc"])
+shown = told[[*labels]].dropna(axis=1).columns
+fig, axes = plt.subplots(1, len(shown), figsize=(4 * len(shown), 3))
+for axis, column in zip(axes, shown, strict=True):
+    sns.lineplot(told, x="epoch", y=column, marker="o", ax=axis)
+    axis.set_ylabel(labels[column])
+    axis.xaxis.get_major_locator().set_params(integer=True)
 fig.tight_layout()
 
 # %% [markdown]
 # ## Scores
 #
 # Histogram of the test images' scores at the last epoch; anomalous ones should lie to the right.
+# Either kind's bars add up to 100 %.
 
 # %%
-kind = run.scores["label"].map({0: "good", 1: "anomalous"}).rename("image")
 axis = sns.histplot(
     x=run.scores["score_last"],
-    hue=kind,
+    hue=run.scores["label"].map(dict(enumerate(KINDS))).rename("image"),
+    palette=COLOURS,
     log_scale=True,
     element="step",
-    stat="density",
+    stat="percent",
     common_norm=False,
 )
-axis.set_xlabel("anomaly score (last epoch)")
+axis.set(xlabel="anomaly score (last epoch)", ylabel="percent of the images of its kind")
 set_score_axis(axis)
 
 # %% [markdown]
@@ -176,8 +190,14 @@ if settings.map_views:
 # %% [markdown]
 # ## Result
 #
-# The metrics are written last: from here on the run counts as done.
+# `metrics.json` is written last: from here on the run counts as done. It has the chosen epochs, the
+# numbers of images and the time, too.
 
 # %%
 metrics = run.finish()
-metrics
+aurocs = {
+    title: round(100 * metrics[f"auroc_{which}"], 2)
+    for which, title in SELECTION_TITLES.items()
+    if f"auroc_{which}" in metrics
+}
+pd.Series(aurocs).rename("AUROC in percent").to_frame()

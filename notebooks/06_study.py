@@ -74,4 +74,5 @@ Image(
 tests = records.read_tidy(delong).query("epoch_selection == 'last'")
 verdict = tests["difference"].gt(0).map({True: "better", False: "worse"})
 verdict = verdict.where(tests["p"] < 0.05, "no difference").rename("than DifferNet")
-tests.groupby(["dataset", "method", verdict]).size().rename("pairs of runs").to_frame()
+counts = tests.groupby(["dataset", "method", verdict]).size().rename("pairs of runs").to_frame()
+counts if len(counts) else "no variant stands beside plain DifferNet"

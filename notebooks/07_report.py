@@ -77,8 +77,11 @@ for sheet in report.auroc_sheets(found, table).values():
 # Where an interval contains zero, the data cannot tell this variant from plain DifferNet.
 
 # %%
-for text in sorted((folder / "tables").glob("statistics.md")):
+written = sorted((folder / "tables").glob("statistics.md"))
+for text in written:
     display(Markdown(text.read_text(encoding="utf-8").partition("\n")[2]))
+if not written:
+    display(Markdown("Not computed yet: `06_study` does it."))
 
 # %%
 for picture in sorted((folder / "figures").glob("paired.png")):
@@ -88,17 +91,23 @@ for picture in sorted((folder / "figures").glob("paired.png")):
 # ## ROC curves
 
 # %%
-for picture in sorted((folder / "figures").glob("roc_*.png")):
+drawn = sorted((folder / "figures").glob("roc_*.png"))
+for picture in drawn:
     display(Image(str(picture), alt=f"ROC curves of {picture.stem[4:]}"))
+if not drawn:
+    display(Markdown("Not drawn yet: `04_roc` does it."))
 
 # %% [markdown]
 # ## Where the detectors look
 
 # %%
 mapped = tuple(f"gradcam_{run.dataset}" for run in found if any(run.folder.glob("maps*.npz")))
-for picture in sorted((folder / "figures").glob("gradcam_*.png")):
-    if picture.stem.startswith(mapped):
-        display(Image(str(picture), alt=f"Grad-CAM of {picture.stem[8:]}"))
+pictures = sorted((folder / "figures").glob("gradcam_*.png"))
+drawn = [picture for picture in pictures if picture.stem.startswith(mapped)]
+for picture in drawn:
+    display(Image(str(picture), alt=f"Grad-CAM of {picture.stem[8:]}"))
+if not drawn:
+    display(Markdown("Not drawn yet: `05_gradcam` does it where runs made maps."))
 
 # %% [markdown]
 # How much of the maps lies on defects and objects, over all test images that have a mask, beside

@@ -43,7 +43,8 @@ found
 # %% [markdown]
 # ## The image
 #
-# Its score stands in the run's own unit; the percentile is that among the normal test images.
+# Scores of two runs are in different units. The percentile says how many of the run's normal test
+# images have a lower score.
 
 # %%
 import torch
@@ -91,7 +92,7 @@ Image(draw_maps(pixels, methods, mask))
 
 # %% [markdown]
 # In numbers: percent of each map's energy in the defect, against the defect's share of the image.
-# All are 0 where the image has no mask.
+# An image without a mask has none of them.
 
 # %%
 import pandas as pd
@@ -104,7 +105,8 @@ shares = {
     title: energy_inside(upsample(heat[None], size).numpy(), defect)[0]
     for title, heat in methods.items()
 }
-pd.Series({**shares, "the defect's share of the image": defect.mean()}).mul(100).round(1)
+table = pd.Series({**shares, "the defect's share of the image": defect.mean()})
+table.mul(100).round(1) if defect.any() else "no mask says where a defect is"
 
 # %% [markdown]
 # ## Targets

@@ -118,6 +118,8 @@ def test_without_a_study_and_maps_there_is_a_report_and_no_old_figure(tmp_path: 
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert "magnetic_tile" in page
     assert "<img" not in page
+    for notebook in ("06_study", "04_roc", "05_gradcam"):  # not an empty part
+        assert f"yet: <code>{notebook}</code>" in page
 
 
 @pytest.mark.slow
