@@ -83,12 +83,13 @@ def line_style(variant: str) -> dict[str, Any]:
     Lines of standardised features are thick.
 
     The colours can be told apart with every kind of colour blindness; those of DifferNet, SE and
-    CBAM in grey print, too. DifferNet and its controls are grey.
+    CBAM in grey print, too. DifferNet and its controls are grey. Of lines that coincide, the one
+    with the wider gaps lies on top, so that both are seen.
     """
     palette = sns.color_palette("colorblind")
     told = variant_settings(variant)
-    known = {
-        "none": ("0.35", (0, (5, 1.5))),
+    known: dict[str, tuple[Any, Any]] = {
+        "none": ("0.35", (0, (4, 2))),
         "se": (palette[0], "-"),
         "cbam": (palette[1], (0, (7, 1, 1.5, 1))),
         "eca": (palette[2], "-"),
@@ -100,7 +101,8 @@ def line_style(variant: str) -> dict[str, Any]:
     colour, dashes = known[told["attention"]]
     dashes = (0, (1, 1)) if "attention_training" in told else dashes
     width = 2.2 if "standardize" in told else 1.3
-    return {"color": colour, "linestyle": dashes, "linewidth": width}
+    gaps = 0 if dashes == "-" else sum(dashes[1][1::2]) / sum(dashes[1])
+    return {"color": colour, "linestyle": dashes, "linewidth": width, "zorder": 3 + gaps}
 
 
 def write_around(
@@ -195,7 +197,7 @@ def _panel(axes: Axes, means: dict[str, MeanRoc], fewer: Collection[str]) -> Non
             axes.fill_between(mean["fpr"], mean["low"], mean["high"], **band)
         auroc += f" {FEWER}" if variant in fewer else ""
         start = np.insert(mean["fpr"], 0, 0), np.insert(mean["tpr"], 0, 0)
-        axes.plot(*start, **look, label=auroc, clip_on=False, zorder=3)
+        axes.plot(*start, **look, label=auroc, clip_on=False)
     axes.legend(loc="lower right", handlelength=2.2, framealpha=0.85, edgecolor="none")
     ticks = [0, 0.25, 0.5, 0.75, 1]
     axes.set(xlim=(0, 1), ylim=(0, 1), xticks=ticks, yticks=ticks, box_aspect=1)

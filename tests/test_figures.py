@@ -382,6 +382,15 @@ def test_every_variant_has_a_line_of_its_own() -> None:
     assert len({(str(look["color"]), str(look["linestyle"])) for look in looks}) == len(variants)
 
 
+def test_a_dashed_line_is_not_hidden_by_a_whole_one_at_the_same_place(
+    tmp_path: Path, drawn: list[Figure]
+) -> None:
+    make_grid(tmp_path, categories=["bottle"], variants=("none", "se", "cbam"), quality=99)
+    figures.draw_roc(tmp_path, "mvtec_ad")
+    _, none, se, cbam = drawn[0].axes[0].lines
+    assert none.get_zorder() > cbam.get_zorder() > se.get_zorder()
+
+
 def test_a_category_is_shown_by_the_seed_that_most_variants_have(tmp_path: Path) -> None:
     images = make_pictures(tmp_path / "images" / "plate", good=3, anomalous=3, size=48)
     for variant, seed in (("none", 0), ("none", 1), ("se", 1)):
