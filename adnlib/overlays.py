@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from adnlib.background import background
 from adnlib.explain import upsample
 from adnlib.figures import style
+from adnlib.selection import FAINTEST
 
 COLOUR_MAPS = ("jet", "viridis")
 """Colours of maps: the paper's, and those that rise in lightness, so that grey print and colour
@@ -62,7 +63,8 @@ def draw_maps(
         draw_picture(first, as_pixels(image), mask)
         first.set_title("image")
         for axes, (title, heat) in zip(others, maps.items(), strict=True):
-            draw_picture(axes, overlay(image, heat.numpy(), max(heat.max().item(), 1e-12)), mask)
+            scale = max(heat.max().item(), FAINTEST)
+            draw_picture(axes, overlay(image, heat.numpy(), scale), mask)
             axes.set_title("\n".join(wrap(title, 26)), fontsize="small")
         png = io.BytesIO()
         figure.savefig(png, dpi=110)

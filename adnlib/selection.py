@@ -25,6 +25,8 @@ from adnlib.settings import check_names
 from adnlib.variants import variant_order, variant_settings, variant_title
 
 SCALE_PERCENTILE = 99.5
+FAINTEST = 1e-37
+"""A colour scale's lowest end, since all maps may be 0; squared gradients may be near 1e-20."""
 _NAMED, _PATH = "named", "path"
 
 
@@ -181,7 +183,7 @@ def colour_scales(maps: np.ndarray, labels: ArrayLike) -> np.ndarray:
     """
     own = np.percentile(maps.reshape(len(maps), -1), SCALE_PERCENTILE, axis=1)
     normal = own[np.asarray(labels) == 0]
-    return np.maximum(own, max(normal.max(initial=0), 1e-12))  # all maps may be 0
+    return np.maximum(own, max(normal.max(initial=0), FAINTEST))
 
 
 def _of_category(

@@ -17,7 +17,7 @@ from adnlib import figures, heatmaps
 from adnlib.attention import ATTENTION
 from adnlib.errors import InputError
 from adnlib.map_kinds import Saliency
-from adnlib.overlays import COLOUR_MAPS, overlay
+from adnlib.overlays import COLOUR_MAPS, draw_maps, overlay
 from adnlib.records import read_runs
 from adnlib.selection import SCALE_PERCENTILE, choose, choose_images, colour_scales
 
@@ -389,6 +389,14 @@ def test_a_dashed_line_is_not_hidden_by_a_whole_one_at_the_same_place(
     figures.draw_roc(tmp_path, "mvtec_ad")
     _, none, se, cbam = drawn[0].axes[0].lines
     assert none.get_zorder() > cbam.get_zorder() > se.get_zorder()
+
+
+def test_a_maps_unit_does_not_change_its_picture() -> None:
+    image = torch.full((3, 16, 16), 90, dtype=torch.uint8)
+    maps = torch.rand(3, 4, 4, generator=torch.Generator().manual_seed(0))
+    assert draw_maps(image, {"a": maps[0] * 2**-60}) == draw_maps(image, {"a": maps[0]})
+    faint, strong = (colour_scales(m.numpy(), [0, 1, 1]) for m in (maps * 2**-60, maps))
+    assert faint == pytest.approx(strong * 2**-60, abs=0)
 
 
 def test_a_category_is_shown_by_the_seed_that_most_variants_have(tmp_path: Path) -> None:
