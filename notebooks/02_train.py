@@ -99,7 +99,7 @@ import torch
 
 from adnlib.histogram import COLOURS, KINDS, set_score_axis
 from adnlib.provenance import describe_device
-from adnlib.report import SELECTION_TITLES
+from adnlib.report import SELECTION_NAMES
 
 sns.set_theme(style="whitegrid", palette="colorblind")
 
@@ -146,9 +146,9 @@ run.train()
 
 # %%
 labels = {
-    "holdout_loss": "loss of held-out good images",
-    "test_auroc": "AUROC of test images, percent",
-    "feature_variance": "feature variance, training",
+    "holdout_loss": "loss, held-out images",
+    "test_auroc": "test AUROC, percent",
+    "feature_variance": "feature variance",
 }
 told = run.history.assign(test_auroc=100 * run.history["test_auroc"])
 shown = told[[*labels]].dropna(axis=1).columns
@@ -196,8 +196,8 @@ if settings.map_views:
 # %%
 metrics = run.finish()
 aurocs = {
-    title: round(100 * metrics[f"auroc_{which}"], 2)
-    for which, title in SELECTION_TITLES.items()
+    name: round(100 * metrics[f"auroc_{which}"], 2)
+    for which, name in SELECTION_NAMES.items()
     if f"auroc_{which}" in metrics
 }
 pd.Series(aurocs).rename("AUROC in percent").to_frame()

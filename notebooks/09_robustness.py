@@ -51,7 +51,10 @@ folder = project_path(parameters["results"])
 #
 # Each acts on the image at the size that the model sees. Severities go from hardly seen to worse
 # than a camera at work should give; the idea is ImageNet-C's
-# ([arXiv:1903.12261](https://arxiv.org/abs/1903.12261)), the values are this project's.
+# ([arXiv:1903.12261](https://arxiv.org/abs/1903.12261)), the values are this project's. Sigma is a
+# Gaussian's deviation, as a share of the image's side (blur) or of white (noise). The factor is of
+# every pixel, a crop keeps a share of the side, and the weight is that of other colours over the
+# background.
 
 # %%
 import pandas as pd
@@ -65,8 +68,8 @@ pd.DataFrame(
 )
 
 # %% [markdown]
-# One image, the first anomalous one of the first run, under each of those asked for. From left to
-# right: as it is, then by severity.
+# One image, the first anomalous one of the first run, under each of those asked for. Severity 0 is
+# the image as it is.
 
 # %%
 import torch
@@ -91,7 +94,10 @@ _, rows = plt.subplots(len(sheet), 1, figsize=(9, 1.5 * len(sheet)), squeeze=Fal
 for axes, (kind, pictures) in zip(rows[:, 0], sheet.items(), strict=True):
     axes.imshow(torch.cat([*pictures], dim=2).permute(1, 2, 0), aspect="equal")
     axes.set(xticks=[], yticks=[])
-    axes.set_ylabel(CORRUPTIONS[kind].title, rotation=0, ha="right")
+    axes.set_ylabel(CORRUPTIONS[kind].title, rotation=0, ha="right", va="center")
+middles = [(position + 0.5) * image.shape[-1] for position in range(len(columns))]
+axes.set_xticks(middles, columns)
+axes.set_xlabel("severity")
 
 # %% [markdown]
 # ## What is taken for background
@@ -144,8 +150,9 @@ png, pdf = decline.draw_decline(folder, parameters["dataset"])
 Image(filename=str(png), width=900)
 
 # %% [markdown]
-# How many points a variant loses at each severity, mean over corruptions, categories and seeds.
-# What all corruptions have in common hides what one of them does; the figure above does not.
+# Points of AUROC that a variant has more than at severity 0 (below 0: what it loses), mean over
+# corruptions, categories and seeds. What all corruptions have in common hides what one of them
+# does; the figure above does not.
 
 # %%
 compared = decline.of_all_variants(table)
