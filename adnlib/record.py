@@ -119,8 +119,13 @@ def read_run(folder: Path) -> FinishedRun:
     """Read one finished run, whatever runs lie beside it.
 
     Raises:
-        InputError: it is not finished, or damaged.
+        InputError: there is none, or it is not finished, or damaged.
     """
+    if not folder.is_dir() or not folder.name.startswith("seed"):
+        raise InputError(
+            f"No run lies in {folder}: give the folder of one, "
+            "<results>/runs/<dataset>/<category>/<variant>/seed<k>."
+        )
     if not is_done(folder):
         raise InputError(f"The run in {folder} is not finished: run it to its end.")
     try:

@@ -83,6 +83,9 @@ def test_one_run_is_read_whatever_lies_beside_it(tmp_path: Path) -> None:
     assert read_run(make_run(tmp_path, seed=2)).held_out() is None
     with pytest.raises(InputError, match="seed3 is not finished: run it"):
         read_run(make_run(tmp_path, seed=3, finished=False))
+    for nowhere in (tmp_path, tmp_path / "runs/mvtec_ad/bottle/none/seed7"):
+        with pytest.raises(InputError, match=rf"No run lies in {nowhere}: give the folder of one"):
+            read_run(nowhere)
     (folder / "params.json").write_text("{}")
     with pytest.raises(InputError, match=r"seed0 is damaged \(KeyError: 'settings'\): delete"):
         read_run(folder)
