@@ -20,8 +20,8 @@
 # trained on, does attention make it fall less, and what becomes of the threshold?
 #
 # Made from the models in finished run folders and the data set's images: nothing is trained. The
-# runs must have kept their models: `./run_all.sh ... --set save_model=true`, or `save_model` in
-# `02_train`.
+# runs must have kept their models, as the demo's do not: `save_model` in `02_train`, or
+# `./run_all.sh --set save_model=true --results results/models`.
 
 # %% [markdown]
 # ## Parameters
@@ -90,7 +90,7 @@ sheet = {
 # %%
 import matplotlib.pyplot as plt
 
-_, rows = plt.subplots(len(sheet), 1, figsize=(9, 1.5 * len(sheet)), squeeze=False)
+fig, rows = plt.subplots(len(sheet), 1, figsize=(9, 1.5 * len(sheet)), squeeze=False)
 for axes, (kind, pictures) in zip(rows[:, 0], sheet.items(), strict=True):
     axes.imshow(torch.cat([*pictures], dim=2).permute(1, 2, 0), aspect="equal")
     axes.set(xticks=[], yticks=[])
@@ -98,6 +98,7 @@ for axes, (kind, pictures) in zip(rows[:, 0], sheet.items(), strict=True):
 middles = [(position + 0.5) * image.shape[-1] for position in range(len(columns))]
 axes.set_xticks(middles, columns)
 axes.set_xlabel("severity")
+fig.tight_layout()
 
 # %% [markdown]
 # ## What is taken for background

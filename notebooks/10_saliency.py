@@ -19,7 +19,8 @@
 # **Question.** Where does one detector look in one image, and does the answer survive another
 # method, target, layer, scale or number of views?
 #
-# The run must have kept its model (`save_model`). Training images are not needed.
+# The run must have kept its model, as the demo's do not: `save_model` in `02_train`, or
+# `./run_all.sh --set save_model=true --results results/models`. Training images are not needed.
 
 # %% [markdown]
 # ## Parameters
