@@ -84,6 +84,12 @@ def test_the_rate_at_95_percent_recall_counts_exactly_95():
     assert measures(labels, scores)["fpr_at_95_recall"] == 0
 
 
+def test_the_rate_at_95_percent_recall_knows_points_on_a_straight_line():
+    """Two ties of a good and an anomalous image, the first of which reaches 95 %."""
+    labels, scores = [1] * 18 + [1, 0, 1, 0] + [0] * 8, [3] * 18 + [2, 2, 1, 1] + [0] * 8
+    assert measures(labels, scores)["fpr_at_95_recall"] == 0.1
+
+
 def test_the_band_reaches_from_the_lowest_to_the_highest_curve():
     curves = [roc([0, 0, 1, 1], scores) for scores in ([0, 1, 2, 3], [2, 1, 0, 3], [3, 2, 1, 0])]
     mean = mean_roc(curves, 5)

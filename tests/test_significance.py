@@ -63,6 +63,18 @@ def test_delong_of_equal_orders_finds_nothing(images) -> None:
     assert delong(labels, scores[0], 3 * scores[0] + 1) == (0, 0, 0, 1)
 
 
+@pytest.mark.filterwarnings("error")
+def test_delong_needs_two_images_of_each_kind() -> None:
+    for labels in ([0, 0, 1], [0, 1, 1]):
+        found = delong(labels, [1, 2, 3], [3, 2, 1])
+        assert found.difference == -1
+        assert np.isnan(found[1:]).all()
+    found = delong([0, 0, 1, 1], [1, 3, 2, 4], [1, 2, 3, 4])
+    # Of either kind one image wins against both others and one against one: shares 1 and 1/2.
+    variance = np.var([1, 0.5], ddof=1)
+    assert found[:2] == pytest.approx((0.25, np.sqrt(variance / 2 + variance / 2)))
+
+
 def test_the_mean_of_the_pairs_is_auroc(images) -> None:
     labels, scores = images
     for of_seed in scores:
@@ -97,6 +109,13 @@ def test_seeds_share_the_drawn_images(images) -> None:
     np.testing.assert_allclose(bootstrap(np.stack([wins] * 3)), bootstrap(wins[None]))
 
 
+def test_another_seed_draws_other_images(images) -> None:
+    labels, scores = images
+    wins = pair_wins(labels, scores[0])[None]
+    assert not np.array_equal(bootstrap(wins, seed=1), bootstrap(wins))
+    assert np.array_equal(bootstrap(wins, seed=1), bootstrap(wins, seed=1))
+
+
 def test_seeds_may_be_drawn_too() -> None:
     areas = np.array([0.6, 0.7, 0.95])
     wins = np.ones((3, 6, 5)) * areas[:, None, None]  # so that images make no difference
@@ -114,6 +133,7 @@ def test_wilcoxon_is_scipys_with_its_effect() -> None:
     test = wilcoxon(differences)
     assert (test.pairs, test.p) == (7, pytest.approx(stats.wilcoxon(differences).pvalue))
     assert test.rank_biserial == pytest.approx((28 - 2 - 2) / 28)
+    assert wilcoxon([0.0, *differences]) == (8, test.p, test.rank_biserial)
 
 
 def test_wilcoxon_without_a_difference_says_so() -> None:
