@@ -56,6 +56,10 @@ def test_each_threshold_differs_from_the_one_before_by_one_score() -> None:
         assert (np.diff(steps) > 0).all()
 
 
+def test_a_threshold_is_half_way_by_the_logarithm() -> None:
+    assert thresholds([1.0, 100.0], 0.5)[:2] == pytest.approx([0.5, 10.0])
+
+
 def test_scores_that_are_nearly_or_quite_equal_have_thresholds_too() -> None:
     assert len(thresholds([2.0, 2.0], 2.0)) == 2
     close = np.array([1.0, np.nextafter(1.0, 2)])
@@ -75,3 +79,5 @@ def test_without_held_out_images_it_looks_at_no_label() -> None:
     began = start(SCORES, None, "score_last")
     assert began.value == 3.0
     assert "promises nothing" in began.sentence
+    doubled = SCORES.assign(score_selected=2 * SCORES["score_last"])
+    assert start(doubled, None, "score_selected").value == 6.0

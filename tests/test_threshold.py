@@ -4,6 +4,7 @@ from scipy import stats
 
 from adnlib.errors import InputError
 from adnlib.threshold import (
+    Threshold,
     clopper_pearson,
     needed,
     threshold_for_balance,
@@ -109,6 +110,12 @@ def test_where_nothing_separates_there_are_no_alarms():
 def test_what_gives_no_threshold(scores, fpr, message):
     with pytest.raises(InputError, match=message):
         threshold_for_fpr(scores, fpr)
+
+
+def test_a_described_threshold_is_the_same_again_whatever_the_order_of_its_scores():
+    found = with_anomalies(threshold_for_fpr([3, 1, 2], 0.3), [2, 5])
+    described = found.described() | {"normal_scores": [2.0, 3.0, 1.0]}
+    assert Threshold.from_description(described) == found
 
 
 def test_a_score_on_the_threshold_is_not_above_it():
