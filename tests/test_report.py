@@ -181,7 +181,9 @@ def test_random_weights_and_demo_images_are_called_so(tmp_path: Path) -> None:
         assert "One seed, so no standard deviation." in text
         assert "mean of" not in text  # it would repeat the only category
     assert "RANDOM WEIGHTS" in overview.closing_text(tmp_path)
-    assert pd.read_csv(tmp_path / "tables/auroc.csv")["demo_images"].all()
+    table = pd.read_csv(tmp_path / "tables/auroc.csv")
+    assert table["demo_images"].all()
+    assert table["weights_sha256"].isna().all()
 
 
 def test_latex_is_escaped_and_whole(tmp_path: Path) -> None:
@@ -208,6 +210,12 @@ def test_csv_is_tidy_and_complete(tmp_path: Path) -> None:
     assert (table[["epochs", "image_size", "test_views"]] == [16, 128, 8]).all(axis=None)
     assert set(table["weights"]) == {"imagenet"}
     assert not table["whole_catalogue"].any()
+    trained = table["attention_training"].fillna("").groupby(table["variant"]).unique()
+    assert trained.map(list).to_dict() == {"none": [""], "se": ["joint"]}
+    counts = table[["train_images", "test_images"]]
+    of_means = table["category"] == "mean"
+    assert counts[of_means].isna().all(axis=None)
+    assert (counts[~of_means] == [100, 30]).all(axis=None)
 
 
 def test_summary_shows_numbers_and_where_everything_lies(
@@ -229,6 +237,14 @@ def test_a_seed_that_lacks_a_category_is_none_of_the_means(tmp_path: Path) -> No
     assert mean["mean"] == pytest.approx(86)  # of the cells 92 and 80
     assert (mean["seeds"], mean["seed_list"]) == (1, "0")
     assert pd.isna(mean["std"])
+    assert mean["fewer_seeds"]
+
+
+def test_fewer_seeds_than_were_asked_for_are_marked(tmp_path: Path) -> None:
+    make_grid(tmp_path, categories=["bottle"], variants=["none"])
+    found = read_runs(tmp_path)
+    for asked, fewer in (None, False), ({"mvtec_ad": 2}, False), ({"mvtec_ad": 3}, True):
+        assert (auroc_table(found, asked)["fewer_seeds"] == fewer).all()
 
 
 def test_standardised_runs_and_parts_of_a_set_stand_beside_no_published_number(
@@ -236,4 +252,5 @@ def test_standardised_runs_and_parts_of_a_set_stand_beside_no_published_number(
 ) -> None:
     make_run(tmp_path, variant="none_standardized", standardize=True)
     assert auroc_table(read_runs(tmp_path))["published"].isna().all()
-    assert published_for("mvtec_ad", "mean", "DifferNet", ["bottle", "mine"]) is None
+    for averaged in (["bottle", "mine"], [*MVTEC, "mine"]):
+        assert published_for("mvtec_ad", "mean", "DifferNet", averaged) is None
