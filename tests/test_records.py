@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -59,12 +60,14 @@ def test_unfinished_and_damaged_runs_are_left_out_and_named(tmp_path: Path) -> N
     (make_run(tmp_path, seed=4) / "scores.csv").unlink()
     set_metrics(make_run(tmp_path, seed=5), auroc_last=float("nan"))
     make_run(tmp_path, seed=6).rename(tmp_path / "runs/mvtec_ad/bottle/none/seed7")
-    with pytest.warns(UserWarning, match="6 run") as caught:
+    set_metrics(make_run(tmp_path, seed=8), auroc_last=93.0)  # percent
+    with pytest.warns(UserWarning, match="7 run") as caught:
         found = read_runs(tmp_path)
     assert [run.seed for run in found] == [0]
     message = str(caught[0].message)
     assert "seed1 is not finished" in message
-    for seed in (2, 3, 4, 5, 7):
+    assert " more." not in message
+    for seed in (2, 3, 4, 5, 7, 8):
         assert f"seed{seed} is damaged (" in message
 
 
@@ -116,6 +119,14 @@ def test_a_damaged_plan_is_named(tmp_path: Path, content: str) -> None:
     (tmp_path / "plan.json").write_text(content)
     with pytest.raises(InputError, match=r"plan\.json is damaged .* delete it"):
         asked_seeds(tmp_path)
+
+
+def test_as_many_seeds_were_asked_for_as_of_the_fullest_cell(tmp_path: Path) -> None:
+    assert asked_seeds(tmp_path) == {}
+    runs = ["mvtec_ad/bottle/none/seed0", "mvtec_ad/bottle/none/seed1", "mvtec_ad/bottle/se/seed0"]
+    cells = {f"runs/{run}": {} for run in [*runs, "mtd/magnetic_tile/none/seed0"]}
+    (tmp_path / "plan.json").write_text(json.dumps({"cells": cells}))
+    assert asked_seeds(tmp_path) == {"mvtec_ad": 2, "mtd": 1}
 
 
 @pytest.mark.parametrize(
@@ -201,6 +212,14 @@ def test_names_of_digits_stay_names(tmp_path: Path) -> None:
     assert table["auroc"].isna().tolist() == [True, False]
 
 
+def test_a_defect_may_be_called_na(tmp_path: Path) -> None:
+    file = make_run(tmp_path) / "scores.csv"
+    pd.read_csv(file, keep_default_na=False).replace("scratch", "NA").to_csv(file, index=False)
+    [run] = read_runs(tmp_path)
+    assert set(run.scores()["defect"]) == {"good", "NA"}
+    assert set(run.scores()["mask"]) == {""}
+
+
 def test_random_weights_do_not_stand_beside_others(tmp_path: Path) -> None:
     make_run(tmp_path, seed=0)
     make_run(tmp_path, seed=1, weights="random")
@@ -218,5 +237,6 @@ def test_images_that_changed_between_runs_are_refused(tmp_path: Path) -> None:
 def test_what_does_not_change_the_numbers_may_differ(tmp_path: Path) -> None:
     make_run(tmp_path, seed=0)
     make_run(tmp_path, seed=1, device="cuda", data_root="elsewhere", weights="alexnet.pth")
+    make_run(tmp_path, seed=2, memory_budget=2.0, save_model=True, on_bad_image="skip")
     make_run(tmp_path, dataset="mtd", category="magnetic_tile", epochs=8)
-    assert len(read_runs(tmp_path)) == 3
+    assert len(read_runs(tmp_path)) == 4
