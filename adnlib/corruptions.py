@@ -120,7 +120,7 @@ def _crop(image: torch.Tensor, share: float, random: np.random.Generator) -> tor
     side = image.shape[-1]
     kept = round(share * side)
     top, left = (random.random(2) * (side - kept + 1)).astype(int).tolist()
-    return F.resized_crop(image, top, left, kept, kept, [side, side], antialias=True)
+    return F.resized_crop(image, top, left, kept, kept, [side, side])
 
 
 def _background(image: torch.Tensor, weight: float, random: np.random.Generator) -> torch.Tensor:

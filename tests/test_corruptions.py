@@ -185,7 +185,19 @@ def test_crops_move_along_both_sides_each_for_itself():
     assert (left - top).abs().max() > 20
 
 
-def test_a_new_background_changes_down_the_image_too():
-    grey = torch.full((3, 64, 64), 90, dtype=torch.uint8)
-    changed = corrupt(grey.expand(4, -1, -1, -1), list("abcd"), "background", 5).float()
-    assert ((changed[:, :, -1] - changed[:, :, 0]).abs().amax((1, 2)) > 5).any()
+def test_crops_lie_anywhere_up_to_both_borders():
+    image = 10 * torch.arange(10, dtype=torch.uint8).expand(1, 3, 10, 10)
+    cut = corrupt(image.expand(60, -1, -1, -1), [str(i) for i in range(60)], "crop", 5)
+    assert cut[:, 0, 0, 0].unique().tolist() == [0, 10, 20, 30, 40]  # 6 of 10 pixels are kept
+
+
+def test_a_new_background_is_a_gradient_from_one_colour_to_another():
+    grey, side = torch.full((3, 64, 64), 90, dtype=torch.uint8), 64
+    random = np.random.default_rng([0, *b"background/a"])
+    colours, angle = random.uniform(0, 255, (2, 3, 1, 1)), random.uniform(0, 2 * math.pi)
+    y, x = np.mgrid[-1 : 1 : side * 1j, -1 : 1 : side * 1j]
+    share = (1 + (x * math.cos(angle) + y * math.sin(angle)) / math.sqrt(2)) / 2
+    gradient = colours[0] + share * (colours[1] - colours[0])
+    blended = 90 + value("background", 5) * background(grey).numpy() * (gradient - 90)
+    changed = corrupt(grey[None], ["a"], "background", 5)[0]
+    assert np.abs(changed.numpy() - blended).max() < 0.51
