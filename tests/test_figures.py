@@ -149,6 +149,7 @@ def test_images_are_chosen_by_gain_of_percentile() -> None:
     chosen = choose_images({"se": attention, "none": plain}, anomalous=3)
     assert chosen["path"].tolist() == ["2.png", "6.png", "9.png", "5.png"]
     assert chosen["gain"].tolist()[1:] == [100, 0, -100]
+    assert np.isnan(chosen["gain"].iloc[0])
     assert chosen["rule"].tolist() == [
         "median score of DifferNet",
         "rank 1 of 5 by gain of AttentDifferNet (SE)",
@@ -414,6 +415,16 @@ def test_the_bars_number_is_the_strongest_normal_maps(tmp_path: Path) -> None:
     assert own[3:].max() > own[:3].max()
     shown = choose(read_runs(tmp_path), 1)[0].normal["none"]
     assert shown == pytest.approx(own[:3].max(), rel=1e-4)
+
+
+def test_the_maps_are_those_of_the_chosen_images(tmp_path: Path) -> None:
+    images = make_pictures(tmp_path / "images" / "plate", good=3, anomalous=3, size=48)
+    folder = make_run(tmp_path, "mine", "plate", images=images, maps=True)
+    maps = np.load(folder / "maps.npz")["maps"]
+    [chosen] = choose(read_runs(tmp_path), 2)
+    places = [int(Path(path).stem) for path in chosen.images["path"]]
+    assert places[1:] == [3, 5]  # behind three good ones
+    np.testing.assert_array_equal(chosen.maps["none"], maps[places])
 
 
 def test_each_picture_is_on_its_own_scale(

@@ -103,6 +103,7 @@ def test_counts_of_images_drawn_again_are_those_of_the_images_repeated(scene):
 def test_a_random_map_knows_nothing(scene):
     _, masks = scene
     maps = random_maps(len(masks), 64, seed=1)
+    assert (maps.mean(), maps.var()) == pytest.approx((1 / 2, 1 / 12), rel=0.02)  # uniform
     assert pixel_auroc(as_levels(maps), masks) == pytest.approx(0.5, abs=0.03)
     assert energy_inside(maps, masks)[:7].mean() == pytest.approx(masks[:7].mean(), rel=0.1)
     assert np.array_equal(maps, random_maps(len(masks), 64, seed=1))
