@@ -116,7 +116,7 @@ def test_averaged_weights_are_seen_between_epochs_and_kept(images):
 
     embedding, flow = parts()
     plain = [weights(flow)]
-    settings = TrainingSettings(epochs=3, batch_images=7)
+    settings = TrainingSettings(epochs=3, batch_images=7, learning_rate=1e-2)
     plain += [weights(flow) for _ in Training(embedding, flow, images, settings, seed=0)]
     embedding, flow = parts()
     settings = dataclasses.replace(settings, flow_average=0.9)
@@ -149,6 +149,8 @@ def test_a_diverging_run_says_so(images):
     [
         *({"epochs": 0}, {"learning_rate": -1.0}, {"adam_beta1": 1.0}),
         *({"attention_rate": 0.0}, {"flow_average": 1.0}, {"attention_training": "jont"}),
+        *({"batch_images": 0}, {"train_views": 0}, {"adam_beta2": 1.0}, {"max_angle": -1.0}),
+        *({"adam_eps": -1e-4}, {"weight_decay": -1e-5}),
     ],
 )
 def test_bad_settings_are_named(settings):
@@ -213,5 +215,22 @@ def test_one_view_has_no_variance(images):
     assert math.isnan(next(iter(model.train_epochs(images[:1]))).feature_variance)
 
 
-def test_one_image_is_left_to_train_on():
-    assert hold_out(3, 0.99, 0).sum() == 2
+@pytest.mark.parametrize(
+    ("images", "share", "held"),
+    [
+        (209, 0.1, 21),
+        (24, 0.1, 2),
+        (10, 0.26, 3),
+        (4, 0.1, 1),
+        (3, 0.99, 2),
+        (5, 0.0, 0),
+        (1, 0, 0),
+    ],
+)
+def test_the_nearest_number_is_held_out_and_one_is_left_at_either_end(images, share, held):
+    assert hold_out(images, share, 0).sum() == held
+
+
+def test_one_image_cannot_serve_both_ends():
+    with pytest.raises(InputError, match="one image cannot be held out and trained on"):
+        hold_out(1, 0.1, 0)
