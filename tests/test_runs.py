@@ -11,6 +11,7 @@ from PIL import Image
 
 from adnlib import InputError, record, records, runs
 from adnlib.evaluation import roc
+from adnlib.explain import saliency
 from adnlib.folders import HELD_OUT_SCORES
 from adnlib.run_settings import Settings
 from adnlib.variants import variant_settings
@@ -180,6 +181,12 @@ def test_maps_are_kept_as_large_as_they_are(settings, monkeypatch):
     assert maps.max() > np.finfo(np.float16).max
 
 
+def test_maps_are_means_over_as_many_views_as_are_asked_for(settings):
+    run, _ = whole_run(dataclasses.replace(settings, map_views=2))
+    expected = saliency(run.model, run.images("test"), 2)
+    np.testing.assert_allclose(np.load(run.folder / "maps.npz")["maps"], expected, rtol=1e-4)
+
+
 def test_a_run_from_before_a_setting_counts_as_having_its_default(settings):
     run, _ = whole_run(settings)
     params = json.loads((run.folder / "params.json").read_text())
@@ -281,6 +288,24 @@ def test_training_images_none_of_which_can_be_read_are_named(
         run.load_images()
 
 
+def test_test_images_of_which_only_good_ones_can_be_read_are_named(settings, data_root, tmp_path):
+    shutil.copytree(data_root, tmp_path / "data")
+    for image in (tmp_path / "data").glob("sets/part/test/dent/*.png"):
+        image.write_bytes(b"no image")
+    own = {"data_root": str(tmp_path / "data"), "on_bad_image": "skip"}
+    run = runs.Run(dataclasses.replace(settings, **own))
+    with pytest.warns(match="skipped"), pytest.raises(InputError, match="no anomalous test images"):
+        run.load_images()
+
+
+def test_a_run_on_other_images_than_were_published_says_so(data_root, settings, tmp_path):
+    (tmp_path / "root" / "mvtec_ad").mkdir(parents=True)
+    (tmp_path / "root" / "mvtec_ad" / "bottle").symlink_to(data_root / "sets" / "part")
+    named = {"dataset": "mvtec_ad", "category": "bottle", "data_root": str(tmp_path / "root")}
+    with pytest.warns(UserWarning, match="mvtec_ad/bottle has 6/3/3 images"):
+        runs.Run(dataclasses.replace(settings, **named))
+
+
 def test_no_room_is_one_sentence(settings, monkeypatch):
     def full(*_, **__):
         raise OSError(28, "No space left on device")
@@ -346,12 +371,14 @@ def test_attention_that_learns_embeds_anew_at_each_look(settings):
     np.testing.assert_allclose(run.scores["score_last"], expected, rtol=1e-5)
 
 
-def test_held_out_scores_are_those_of_held_out_images(settings):
+def test_held_out_scores_and_losses_are_those_of_held_out_images(settings):
     run = looks(settings, holdout=0.5)
     held = run.images("holdout")
     embedded = run.model.embed(held, run.model.test_angles(len(held)))
     kept = pd.read_csv(run.folder / HELD_OUT_SCORES)["score_last"]
     np.testing.assert_allclose(kept, run.model.score_embeddings(embedded), rtol=1e-5)
+    loss = run.model.loss_embeddings(embedded)
+    assert run.history["holdout_loss"].iloc[-1] == pytest.approx(loss, rel=1e-5)
 
 
 def test_averaged_are_the_last_looks(settings):
