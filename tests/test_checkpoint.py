@@ -5,6 +5,7 @@ import json
 import os
 import resource
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -141,7 +142,7 @@ def test_no_run_goes_on_from_another_kind_of_device(settings):
     state = torch.load(run.folder / CHECKPOINT)
     state["made_with"]["devices"] = "cuda"
     torch.save(state, run.folder / CHECKPOINT)
-    with pytest.warns(UserWarning, match="was made with other devices: the run begins anew"):
+    with pytest.warns(UserWarning, match="was made with other devices: training begins anew"):
         trained(settings)
 
 
@@ -150,6 +151,19 @@ def test_a_run_that_lacked_memory_goes_on_with_another_budget(settings):
     changed = {"memory_budget": 1.0, "save_model": True, "map_views": 1}
     _, said = trained(dataclasses.replace(settings, **changed))
     assert said[0].startswith("goes on after epoch 3")
+
+
+@pytest.mark.parametrize("other", ["weights", "versions"])
+def test_no_run_goes_on_with_other_weights_or_code(settings, monkeypatch, other):
+    trained(settings, stop_after=4)
+    run = runs.Run(settings)
+    run.load_images()
+    if other == "weights":
+        run.model.embedding.weights_sha256 = "of another file"
+    else:
+        monkeypatch.setattr(checkpoint, "git_revision", lambda: "another")
+    with pytest.warns(UserWarning, match=f"was made with other {other}: training begins anew"):
+        run.train(lambda line: None)
 
 
 def test_a_damaged_checkpoint_is_told_and_left_alone(tmp_path):
@@ -207,6 +221,17 @@ def test_a_full_disk_does_not_end_a_run(settings, monkeypatch):
         run, _ = trained(settings)
     run.finish()
     assert not [*run.folder.glob("checkpoint*")]
+
+
+def test_it_is_due_when_ten_minutes_are_over_since_the_last(tmp_path, monkeypatch):
+    monkeypatch.setattr(checkpoint, "time", clock := SimpleNamespace(monotonic=lambda: 0.0))
+    kept, written = Checkpoint(tmp_path, {}), []
+    for minute in range(30):
+        clock.monotonic = lambda minute=minute: 60.0 * minute
+        if kept.due:
+            kept.write({})
+            written.append(minute)
+    assert written == [11, 22]
 
 
 def test_a_short_run_writes_none(settings, monkeypatch):

@@ -387,3 +387,16 @@ def test_held_out_scores_are_of_the_images_that_are_held_out(root):
     table.iloc[:1].to_csv(folder / HELD_OUT_SCORES, index=False)
     assert len(before) == len(table) > 1
     assert len(exposure.Exposure(run, device="cpu").held_out()) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("RULES", -1), ("find_device", lambda _: torch.device("cuda"))]
+)
+def test_scores_by_other_rules_or_of_another_kind_of_device_are_not_used(
+    root, monkeypatch, name, value
+):
+    [run] = [run for run in read_runs(root, "sets") if run.folder == folder_of(root)]
+    exposure.Exposure(run, device="cpu").held_out()
+    assert exposure.Exposure(run, device="cpu")._kept
+    monkeypatch.setattr(exposure, name, value)
+    assert not exposure.Exposure(run, device="cpu")._kept
