@@ -11,7 +11,7 @@ from adnlib import datasets
 from adnlib.catalogue import CATALOGUE, ImageCounts
 from adnlib.errors import InputError
 from adnlib.files import image_files
-from adnlib.masks import check_masks
+from adnlib.masks import check_masks, foregrounds
 
 REAL = Path(
     os.environ.get("ADNLIB_TEST_DATA", Path(__file__).resolve().parents[2] / "shared" / "data")
@@ -136,6 +136,12 @@ def test_find_passes_over_what_is_hidden_or_no_category(tmp_path):
     assert [f.category for f in datasets.find(tmp_path)] == ["mono"]
 
 
+def test_find_looks_three_folders_deep(tmp_path):
+    third = category(tmp_path / "a" / "b" / "c")
+    category(tmp_path / "a" / "b" / "d" / "e")
+    assert datasets.find(tmp_path) == [datasets.Found("b", "c", third)]
+
+
 def test_absent_names_the_rest_of_the_catalogue(tmp_path):
     for name in CATALOGUE["insplad_fault"].categories:
         if name != "vari_grip":
@@ -211,18 +217,18 @@ def test_read_samples_of_nested_and_odd_names(tmp_path):
     ]
     make(tmp_path, *(f"Train/Good/{name}" for name in odd))
     make(tmp_path, "Train/Good/notes.txt", "Train/Good/.hidden.png", "Train/Good/.old/x.png")
-    make(tmp_path, "Train/bad/x.png", "TEST/Normal/x.png", "TEST/bird's nest/x.png")
-    make(tmp_path, "TEST/bird's nest/2/x.png", "Ground_Truth/bird's nest/2/x_mask.PNG")
+    make(tmp_path, "Train/bad/x.png", "TEST/Normal/x.png", "TEST/Bird's nest/x.png")
+    make(tmp_path, "TEST/Bird's nest/2/x.png", "Ground_Truth/bird's nest/2/x_mask.PNG")
     samples = datasets.read_samples(tmp_path)
     train = samples[samples["split"] == "train"]
     assert set(train["path"]) == {f"Train/Good/{name}" for name in odd}
     assert list(train["path"])[:2] == ["Train/Good/9.jpeg", "Train/Good/10.bmp"]
     test = samples[samples["split"] == "test"]
-    assert list(test["defect"]) == ["good", "bird's nest", "bird's nest"]
+    assert list(test["defect"]) == ["good", "Bird's nest", "Bird's nest"]
     assert dict(zip(test["path"], test["mask"], strict=True)) == {
         "TEST/Normal/x.png": "",
-        "TEST/bird's nest/x.png": "",
-        "TEST/bird's nest/2/x.png": "Ground_Truth/bird's nest/2/x_mask.PNG",
+        "TEST/Bird's nest/x.png": "",
+        "TEST/Bird's nest/2/x.png": "Ground_Truth/bird's nest/2/x_mask.PNG",
     }
     assert all((tmp_path / path).is_file() for path in samples["path"])
 
@@ -249,16 +255,16 @@ def test_masks_pair_by_name_or_not_at_all(tmp_path):
     make(tmp_path, "train/good/0.png", "test/a/0.jpg", "test/a/1.png", "test/a/1.jpg")
     make(tmp_path, "test/b/0.png", "test/b/0(1).png", "test/merged/0.png")
     make(tmp_path, "ground_truth/a/0.png", "ground_truth/a/1_mask.png")
-    make(tmp_path, "ground_truth/b/0_mask.png", "ground_truth/c/0_mask.png")
+    make(tmp_path, "ground_truth/b/0.png", "ground_truth/b/0_mask.png", "ground_truth/c/0_mask.png")
     samples = datasets.read_samples(tmp_path)
     masks = dict(zip(samples["path"], samples["mask"], strict=True))
     assert {path: mask for path, mask in masks.items() if mask} == {
         "test/a/0.jpg": "ground_truth/a/0.png",
-        "test/b/0.png": "ground_truth/b/0_mask.png",
+        "test/b/0.png": "ground_truth/b/0.png",  # the image's own name comes before _mask
     }
     warning = check_masks(tmp_path, samples)
     assert warning
-    assert warning.startswith("2 of 4 masks")
+    assert warning.startswith("3 of 5 masks")
 
 
 def test_masks_are_found_in_the_other_form_of_unicode(tmp_path):
@@ -267,6 +273,12 @@ def test_masks_are_found_in_the_other_form_of_unicode(tmp_path):
     mask = "ground_truth/f\u00ealure/\u00e9_mask.png"
     make(tmp_path, mask)
     assert list(datasets.read_samples(tmp_path)["mask"]) == ["", mask]
+
+
+def test_the_objects_mask_of_an_image_that_lies_deeper_is_found(tmp_path):
+    make(tmp_path, "test/good/2/x.png", "test/good/x.png", "foreground/good/2/x_mask.png")
+    found = foregrounds(tmp_path, ["test/good/2/x.png", "test/good/x.png"])
+    assert found == {"test/good/2/x.png": "foreground/good/2/x_mask.png"}
 
 
 def test_check_masks_is_silent_where_all_fit_or_none_are(tmp_path):
@@ -396,3 +408,7 @@ def test_real_folders(dataset, name, counts, masks):
 def test_even_steps_reach_both_ends_and_one_is_the_middle(count, taken):
     assert datasets.at_even_steps(pd.DataFrame(index=range(5)), count).index.tolist() == taken
     assert datasets.at_even_steps(pd.DataFrame(index=[]), count).empty
+
+
+def test_of_an_even_number_the_middle_is_the_one_before():
+    assert datasets.at_even_steps(pd.DataFrame(index=range(4)), 1).index.tolist() == [1]

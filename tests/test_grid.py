@@ -49,6 +49,8 @@ def test_the_demo_is_18_runs_and_the_paper_has_no_settings_but_the_defaults():
     assert len(demo.datasets) * len(demo.variants()) == 18
     assert paper == Grid("paper", paper.title, None, ("none", "se", "cbam"), (0, 1, 2), {})
     assert Settings(**paper.variants()[0]) == Settings()
+    runs = [(variant["seed"], variant["attention"]) for variant in paper.variants()]
+    assert runs == [(seed, name) for seed in range(3) for name in ("none", "se", "cbam")]
 
 
 def test_a_grid_of_ones_own(tmp_path):
@@ -117,6 +119,12 @@ def test_stages_are_words_in_a_grid_file_and_on_the_command_line(tmp_path, text,
     assert grid.settings["attention_stages"] == stages
 
 
+def test_a_file_of_weights_may_lie_in_the_users_home(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    grid = make_grid(Options(settings={"weights": "~/mine.pth"}))
+    assert grid.settings["weights"] == str(tmp_path / "mine.pth")
+
+
 @pytest.mark.parametrize(("text", "epochs"), [("8", 8), ("010", 10)])
 def test_a_number_on_the_command_line_is_decimal(text, epochs):
     assert make_grid(Options(settings={"epochs": text})).settings["epochs"] == epochs
@@ -178,6 +186,12 @@ def test_options_come_before_the_grid_file(tmp_path, monkeypatch):
     assert settings.image_size == read_grid("demo").settings["image_size"]
 
 
+def test_a_chosen_data_set_keeps_the_categories_of_the_grid_file(tmp_path):
+    profile = write(tmp_path, "datasets: {MVTec: [Metal-Nut], my-set: all}")
+    grid = make_grid(Options(profile, datasets=("mvtec_ad", "my set", "another")))
+    assert grid.datasets == {"mvtec_ad": ("metal_nut",), "my_set": None, "another": None}
+
+
 @pytest.mark.parametrize(
     ("given", "message"),
     [
@@ -202,6 +216,8 @@ def test_the_command_of_options_gives_them_again(tmp_path):
         *("--data-root", str(tmp_path), "--device", "cpu", "--set", "epochs=3"),
     ]
     assert Options(cluster="slurm").command()[-2:] == ["--cluster", "slurm"]
+    more = Options(results=tmp_path, on_bad_image="skip").command()
+    assert more[-4:] == ["--results", str(tmp_path), "--on-bad-image", "skip"]
     assert Options(force=True).command()[-1] == "--force"
     fields = {field.name for field in dataclasses.fields(Options)}
     chosen = {"datasets", "categories", "attention", "seeds"}

@@ -128,6 +128,15 @@ def test_no_room_and_no_leave_to_write(options, monkeypatch, tmp_path):
         make_plan(dataclasses.replace(options, settings={"save_model": "true"}))
 
 
+def test_runs_that_are_done_need_no_more_room(options, monkeypatch):
+    keep = dataclasses.replace(options, settings={"save_model": "true"})
+    for cell in make_plan(keep).cells:
+        finish(cell)
+    disk = namedtuple("disk", "total used free")
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: disk(10**9, 10**9, 0))
+    make_plan(keep)
+
+
 def test_a_run_is_done_until_a_setting_that_counts_is_changed(options):
     made = make_plan(dataclasses.replace(options, categories=("bottle",)))
     cell = made.cells[0]
@@ -163,6 +172,12 @@ def test_finished_runs_of_other_settings_are_not_overwritten_unasked(options):
     assert "--force" not in str(error.value)
     finish(others[-1], map_views=0, save_model=True, weights="elsewhere.pth")
     make_plan(beside)
+
+
+def test_results_that_lie_deeper_in_the_folder_are_of_no_account(options):
+    (cell, *_) = make_plan(dataclasses.replace(options, results=options.results / "old")).cells
+    finish(cell, epochs=5)
+    make_plan(options)
 
 
 def test_the_record_is_what_the_workflow_reads(options):
@@ -213,6 +228,18 @@ def test_jobs_on_the_cpu_follow_cores_and_memory(
     monkeypatch.setattr(machine, "memory", lambda: gib * 2**30)
     made = make_plan(dataclasses.replace(options, settings=settings))
     assert (made.jobs, made.threads) == (jobs, threads)
+
+
+def test_more_jobs_than_cores_have_a_thread_each(options, monkeypatch):
+    monkeypatch.setattr(machine, "cores", lambda: 2)
+    made = make_plan(dataclasses.replace(options, jobs=5))
+    assert (made.jobs, made.threads) == (5, 1)
+
+
+def test_the_memory_of_a_run_holds_the_budget_of_its_images(options):
+    cell = make_plan(options).cells[0]
+    more = Cell(dataclasses.replace(cell.settings, memory_budget=3.0))
+    assert more.memory - cell.memory == 3 * 10**9
 
 
 @pytest.mark.parametrize(
