@@ -95,7 +95,9 @@ def test_published_numbers_stand_only_where_they_belong(tmp_path: Path) -> None:
     assert pd.isna(of.loc[("mvtec_ad", "grid", "se"), "published"])
     # Two categories are not MVTec AD: not 94.69, but the mean of what was published for them.
     assert of.loc[("mvtec_ad", "mean", "none"), "published"] == pytest.approx((99.0 + 84.0) / 2)
-    assert "mean of 2 category" in of.loc[("mvtec_ad", "mean", "none"), "published_source"]
+    source = of.loc[("mvtec_ad", "mean", "none"), "published_source"]
+    for part in ("mean of 2 category", "(one secondary copy); ", "issue tracker"):
+        assert part in source
     assert pd.isna(of.loc[("mvtec_ad", "mean", "se"), "published"])
     assert of.loc[("mtd", "magnetic_tile", "none"), "published"] == 97.7
     assert of.loc["elpv", "published"].isna().all()
@@ -122,6 +124,16 @@ def test_a_caption_names_every_setting_that_is_not_the_papers(tmp_path: Path) ->
         "weights imagenet, train_views 1, learning_rate 0.01, flow_width 64, evaluate_every 2, "
         "1 seed (0)"
     )
+
+
+def test_se_on_insplad_fault_stands_beside_the_number_of_senet(tmp_path: Path) -> None:
+    categories = CATALOGUE["insplad_fault"].categories
+    make_grid(tmp_path, "insplad_fault", categories, ["none", "se", "cbam"], seeds=1)
+    mean = table_of(tmp_path).loc[("last", "mean")]
+    assert mean.loc["none", "published"] == 92.46
+    assert mean.loc["se", "published"] == 94.34
+    assert mean.loc["se", "published_method"] == "AttentDifferNet (SENet)"
+    assert pd.isna(mean.loc["cbam", "published"])
 
 
 def test_published_mean_stands_beside_the_whole_data_set(tmp_path: Path) -> None:
