@@ -142,6 +142,12 @@ def test_find_looks_three_folders_deep(tmp_path):
     assert datasets.find(tmp_path) == [datasets.Found("b", "c", third)]
 
 
+def test_what_lies_in_a_category_is_no_other_one(tmp_path):
+    folder = category(tmp_path / "my_set" / "cup")
+    category(folder / "old")
+    assert datasets.find(tmp_path) == [datasets.Found("my_set", "cup", folder)]
+
+
 def test_absent_names_the_rest_of_the_catalogue(tmp_path):
     for name in CATALOGUE["insplad_fault"].categories:
         if name != "vari_grip":

@@ -68,6 +68,8 @@ def test_a_run_that_is_stopped_leaves_the_looks_that_it_had(settings):
     history = pd.read_csv(run.folder / "history.csv")
     assert history["epoch"].tolist() == [2, 4, 6]
     assert {left.name for left in run.folder.iterdir()} == {".lock", "params.json", "history.csv"}
+    row = {"epoch": 6, "train_loss": 0.25, "test_auroc": 0.5, "seconds": 60.0}
+    assert run._progress(row).endswith("60 s, about 30 s left")  # 3 of 9 epochs
 
 
 def test_a_run_is_filed_under_the_catalogues_names(data_root, settings, tmp_path):
