@@ -171,7 +171,7 @@ def _read_run(folder: Path) -> FinishedRun:
         settings=settings,
         images=str(params["folder"]),
         # The same weights may come from the cache or from a file, so the hash says which they are.
-        weights="random" if settings["weights"] == "random" else str(params["weights_sha256"]),
+        weights=str(params["weights_sha256"]),
         aurocs=aurocs,
         train_images=int(metrics["train_images"]),
         test_images=int(metrics["test_images"]),
