@@ -133,7 +133,9 @@ class AttentDifferNet(EmbeddingFlow):
         epochs: Iterable[Epoch] = training
         if checkpoints is not None:
             made_with = {
-                "settings": self.settings.described() | {"holdout": holdout},
+                "settings": dataclasses.asdict(self.settings)
+                | {"memory_budget": 0, "holdout": holdout},
+                "devices": self.device.type,  # "auto" may find another
                 "images": pixels.digest(),
                 "weights": self.embedding.weights_sha256,
             }

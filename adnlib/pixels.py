@@ -66,10 +66,10 @@ class Pixels:
         self._let_go()
 
     def digest(self) -> str:
-        """SHA-256 of all of them, which are on the CPU: whether others are the same."""
+        """SHA-256 of all of them in their order: whether others are the same."""
         found = hashlib.sha256()
         for image in self:
-            found.update(image.numpy().data)
+            found.update(image.cpu().numpy().data)
         return found.hexdigest()
 
     @property
