@@ -49,10 +49,9 @@ class Checkpoint:
                 stacklevel=2,
             )
             return None
-        was = state.pop("made_with")
-        if other := [name for name, made in self._made_with.items() if was.get(name) != made]:
+        if other := _other(state.pop("made_with"), self._made_with):
             warnings.warn(
-                f"{self._path} was made with other {other[0]}: training begins anew.", stacklevel=2
+                f"{self._path} was made with other {other}: training begins anew.", stacklevel=2
             )
             return None
         return state
@@ -79,6 +78,17 @@ class Checkpoint:
                 f"{one_line(reason)}",
                 stacklevel=2,
             )
+
+
+def _other(was: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """The first that is not the same, and what of it; "" where all are."""
+    for name, made in now.items():
+        if was.get(name) != made:
+            before = was.get(name)
+            if isinstance(made, dict) and isinstance(before, dict):
+                return f"{name} ({_other(before, made)})"
+            return name
+    return ""
 
 
 def left_in(folder: Path) -> list[Path]:

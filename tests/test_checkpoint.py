@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import re
 import resource
 import time
 from types import SimpleNamespace
@@ -120,7 +121,11 @@ def check_same(run, whole):
 
 @pytest.mark.parametrize(
     ("changes", "other"),
-    [({"epochs": 8}, "settings"), ({"test_angles": "even"}, "settings"), ({}, "images")],
+    [
+        ({"epochs": 8}, "settings (epochs)"),
+        ({"test_angles": "even"}, "settings (test_angles)"),
+        ({}, "images"),
+    ],
 )
 def test_no_run_goes_on_from_another(settings, data_root, changes, other):
     trained(settings, stop_after=4)
@@ -128,7 +133,9 @@ def test_no_run_goes_on_from_another(settings, data_root, changes, other):
     if other == "images":
         Image.new("RGB", (64, 64)).save(added)
     try:
-        with pytest.warns(UserWarning, match=f"was made with other {other}: training begins anew"):
+        with pytest.warns(
+            UserWarning, match=re.escape(f"made with other {other}: training begins anew")
+        ):
             run, said = trained(dataclasses.replace(settings, **changes))
     finally:
         added.unlink(missing_ok=True)
@@ -153,7 +160,7 @@ def test_a_run_that_lacked_memory_goes_on_with_another_budget(settings):
     assert said[0].startswith("goes on after epoch 3")
 
 
-@pytest.mark.parametrize("other", ["weights", "versions"])
+@pytest.mark.parametrize("other", ["weights", "versions (git)"])
 def test_no_run_goes_on_with_other_weights_or_code(settings, monkeypatch, other):
     trained(settings, stop_after=4)
     run = runs.Run(settings)
@@ -162,7 +169,9 @@ def test_no_run_goes_on_with_other_weights_or_code(settings, monkeypatch, other)
         run.model.embedding.weights_sha256 = "of another file"
     else:
         monkeypatch.setattr(checkpoint, "git_revision", lambda: "another")
-    with pytest.warns(UserWarning, match=f"was made with other {other}: training begins anew"):
+    with pytest.warns(
+        UserWarning, match=re.escape(f"made with other {other}: training begins anew")
+    ):
         run.train(lambda line: None)
 
 
@@ -285,11 +294,13 @@ def test_a_stopped_fit_gives_what_it_would_have_given(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("changes", "other"), [({"images": GOOD[::-1]}, "images"), ({"seed": 1}, "settings")]
+    ("changes", "other"), [({"images": GOOD[::-1]}, "images"), ({"seed": 1}, "settings (seed)")]
 )
 def test_no_fit_goes_on_from_another(tmp_path, monkeypatch, changes, other):
     monkeypatch.setattr(checkpoint, "_EVERY", 0.0)
     fitted(tmp_path, stop_after=4)
-    with pytest.warns(UserWarning, match=f"was made with other {other}: training begins anew"):
+    with pytest.warns(
+        UserWarning, match=re.escape(f"made with other {other}: training begins anew")
+    ):
         _, epochs = fitted(tmp_path, **changes)
     assert epochs == [*range(1, 8)]
