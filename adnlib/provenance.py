@@ -19,7 +19,8 @@ def describe_device(device: torch.device) -> str:
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
     names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
-    return f"{(names or [platform.processor()])[0]}, {torch.get_num_threads()} threads"
+    threads = torch.get_num_threads()
+    return f"{(names or [platform.processor()])[0]}, {threads} thread{'s' * (threads != 1)}"
 
 
 def versions() -> dict[str, str]:

@@ -2,7 +2,16 @@
 
 import subprocess
 
+import pytest
+import torch
+
 from adnlib import provenance
+
+
+@pytest.mark.parametrize(("threads", "told"), [(1, "1 thread"), (2, "2 threads")])
+def test_a_cpu_is_told_with_its_threads(monkeypatch, threads, told):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    assert provenance.describe_device(torch.device("cpu")).endswith(f", {told}")
 
 
 def test_the_revision_is_this_codes_and_not_that_of_a_repository_around_it(tmp_path, monkeypatch):
