@@ -6,7 +6,8 @@ import os
 import time
 import warnings
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -25,13 +26,15 @@ class Checkpoint:
 
     Args:
         folder: where it lies; made with the first.
-        made_with: by the name of each, in the plural: what must be the same for a training to go
-            on, beside the versions of this code and of its packages.
+        made_with: gives, by the name of each, in the plural, what must be the same for a training
+            to go on, beside the versions of this code and of its packages. Asked once, and only
+            where there is a checkpoint to be read or written.
     """
 
-    def __init__(self, folder: Path, made_with: Mapping[str, Any]) -> None:
+    def __init__(self, folder: Path, made_with: Callable[[], Mapping[str, Any]]) -> None:
         self._path = folder / CHECKPOINT
-        self._made_with = {**made_with, "versions": versions() | {"git": git_revision()}}
+        running = versions() | {"git": git_revision()}  # which may be others when it is written
+        self._made_with = cache(lambda: {**made_with(), "versions": running})
         self._kept = time.monotonic()
 
     def read(self) -> dict[str, Any] | None:
@@ -49,7 +52,7 @@ class Checkpoint:
                 stacklevel=2,
             )
             return None
-        if other := _other(state.pop("made_with"), self._made_with):
+        if other := _other(state.pop("made_with"), self._made_with()):
             warnings.warn(
                 f"{self._path} was made with other {other}: training begins anew.", stacklevel=2
             )
@@ -67,7 +70,7 @@ class Checkpoint:
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             with whole(self._path) as beside, beside.open("wb") as file:
-                torch.save({"made_with": self._made_with, **state}, file)
+                torch.save({"made_with": self._made_with(), **state}, file)
                 file.flush()
                 os.fsync(file.fileno())  # before the older one goes: a node may fail
         except (OSError, RuntimeError) as error:
@@ -89,6 +92,12 @@ def _other(was: Mapping[str, Any], now: Mapping[str, Any]) -> str:
                 return f"{name} ({_other(before, made)})"
             return name
     return ""
+
+
+def remove(folder: Path) -> None:
+    """Take away what `left_in` finds."""
+    for left in left_in(folder):
+        left.unlink()
 
 
 def left_in(folder: Path) -> list[Path]:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from adnlib import model_files
-from adnlib.checkpoint import left_in
+from adnlib.checkpoint import left_in, remove
 from adnlib.errors import InputError
 from adnlib.inputs import anomalous_files, good_files, read_images
 from adnlib.model import AttentDifferNet
@@ -76,8 +76,7 @@ def fit_folder(asked: Fit, say: Callable[[str], object], progress: Progress) -> 
         progress.end()
     out = _still_free(asked)
     model.save(out, asked.self_contained)
-    for left in left_in(asked.out):
-        left.unlink()
+    remove(asked.out)
     for line in summary(model):
         say(line)
     say(f"model: {str(out)!r}")

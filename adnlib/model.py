@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -132,13 +133,8 @@ class AttentDifferNet(EmbeddingFlow):
         training = self.train_epochs(pixels.part(~held))
         epochs: Iterable[Epoch] = training
         if checkpoints is not None:
-            made_with = {
-                "settings": dataclasses.asdict(self.settings)
-                | {"memory_budget": 0, "holdout": holdout},
-                "devices": self.device.type,  # "auto" may find another
-                "images": pixels.digest(),
-                "weights": self.embedding.weights_sha256,
-            }
+            settings = dataclasses.asdict(self.settings) | {"memory_budget": 0, "holdout": holdout}
+            made_with = partial(self.made_with, settings, pixels)
             epochs = _going_on(training, Checkpoint(Path(checkpoints), made_with))
         for epoch in epochs:
             if on_epoch:
@@ -182,6 +178,15 @@ class AttentDifferNet(EmbeddingFlow):
         else:
             self.threshold = with_anomalies(self.threshold, scores)
         return self
+
+    def made_with(self, settings: Mapping[str, Any], images: Pixels) -> dict[str, Any]:
+        """By name, what must be the same for a training by these settings to go on."""
+        return {
+            "settings": settings,
+            "devices": self.device.type,  # "auto" may find another
+            "images": images.digest(),
+            "weights": self.embedding.weights_sha256,
+        }
 
     def train_epochs(self, images: Pictures) -> Training:
         """Train on uint8 (N, 3, S, S), one epoch per step of its iterator."""

@@ -21,7 +21,7 @@ import torch
 
 from adnlib import datasets
 from adnlib.catalogue import category_name, dataset_name
-from adnlib.checkpoint import Checkpoint, left_in
+from adnlib.checkpoint import Checkpoint, remove
 from adnlib.errors import InputError, writing
 from adnlib.evaluation import roc
 from adnlib.explain import saliency
@@ -153,7 +153,7 @@ class Run:
             for split in ("test", "holdout")
             if (self.samples["split"] == split).any()
         }
-        checkpoint = Checkpoint(self.folder, self._made_with())
+        checkpoint = Checkpoint(self.folder, self._made_with)
         rows = self._resume(checkpoint, training, looks)
         if self._resumed:
             say(f"goes on after epoch {self._resumed[-1]}, from its checkpoint")
@@ -202,8 +202,7 @@ class Run:
             if self.settings.save_model:
                 self.model.save(self.folder)
             write_json(self.folder / DONE, metrics)
-            for left in left_in(self.folder):
-                left.unlink()
+            remove(self.folder)
         self._lock.close()
         return metrics
 
@@ -282,12 +281,7 @@ class Run:
         settings = dataclasses.asdict(self.settings)
         for name in _APART_FROM_TRAINING:
             del settings[name]
-        return {
-            "settings": settings,
-            "devices": self.model.device.type,  # "auto" may find another
-            "images": [self._images.digest(), *self.samples["path"]],
-            "weights": self.model.embedding.weights_sha256,
-        }
+        return self.model.made_with(settings, self._images) | {"files": [*self.samples["path"]]}
 
     def _params(self) -> dict[str, Any]:
         label, split = self.samples["label"], self.samples["split"]

@@ -176,7 +176,7 @@ def test_no_run_goes_on_with_other_weights_or_code(settings, monkeypatch, other)
 
 
 def test_a_damaged_checkpoint_is_told_and_left_alone(tmp_path):
-    kept = Checkpoint(tmp_path, {})
+    kept = Checkpoint(tmp_path, dict)
     kept.write({"training": {"flow": torch.rand(5000)}, "rows": [{"train_loss": 1.0}]})
     content = (tmp_path / CHECKPOINT).read_bytes()
     middle = len(content) // 2
@@ -189,7 +189,7 @@ def test_a_damaged_checkpoint_is_told_and_left_alone(tmp_path):
 
 
 def test_a_checkpoint_is_on_the_disk_before_the_older_one_goes(tmp_path, monkeypatch):
-    kept = Checkpoint(tmp_path, {})
+    kept = Checkpoint(tmp_path, dict)
     kept.write({"number": 1})
     sizes = []
 
@@ -213,7 +213,7 @@ def small_files():
 
 
 def test_a_full_disk_is_told_in_the_systems_words_and_the_older_one_is_kept(tmp_path, small_files):
-    kept = Checkpoint(tmp_path, {})
+    kept = Checkpoint(tmp_path, dict)
     kept.write({"flow": torch.zeros(10)})
     with pytest.warns(UserWarning, match="begins anew: .*File too large"):
         kept.write({"flow": torch.zeros(100_000)})
@@ -234,7 +234,7 @@ def test_a_full_disk_does_not_end_a_run(settings, monkeypatch):
 
 def test_it_is_due_when_ten_minutes_are_over_since_the_last(tmp_path, monkeypatch):
     monkeypatch.setattr(checkpoint, "time", clock := SimpleNamespace(monotonic=lambda: 0.0))
-    kept, written = Checkpoint(tmp_path, {}), []
+    kept, written = Checkpoint(tmp_path, dict), []
     for minute in range(30):
         clock.monotonic = lambda minute=minute: 60.0 * minute
         if kept.due:
