@@ -2,7 +2,7 @@
 
 Numbers only: `report` sets them for people.
 
-The ways of choosing the epoch (`runs.SELECTIONS`) stand apart everywhere.
+The ways of choosing the epoch (`looks.SELECTIONS`) stand apart everywhere.
 """
 
 from __future__ import annotations

@@ -23,13 +23,14 @@ from adnlib.errors import InputError
 from adnlib.evaluation import percentiles
 from adnlib.histogram import COLOURS
 from adnlib.images import read_image, read_mask
+from adnlib.looks import SELECTIONS
 from adnlib.misses import Confusion
 from adnlib.overlays import draw_picture, overlay
 from adnlib.parameters import project_path
 from adnlib.record import FinishedRun, read_run
 from adnlib.report import alert
 from adnlib.run_maps import scores_and_maps
-from adnlib.runs import MAPS, SELECTIONS
+from adnlib.runs import MAPS
 from adnlib.selection import SCALE_PERCENTILE, colour_scales
 from adnlib.variants import variant_title
 
@@ -58,7 +59,7 @@ class Exhibit:
 
     @property
     def selections(self) -> list[str]:
-        """Ways to choose the epoch that the run has scores of, of `runs.SELECTIONS`."""
+        """Ways to choose the epoch that the run has scores of, of `looks.SELECTIONS`."""
         return [which for which in SELECTIONS if f"score_{which}" in self.scores]
 
 

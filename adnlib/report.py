@@ -25,9 +25,9 @@ from adnlib.comparison import (
 )
 from adnlib.demo import DEMO_SETS
 from adnlib.errors import writing
+from adnlib.looks import AVERAGED
 from adnlib.record import FinishedRun
 from adnlib.records import asked_seeds, read_runs, sorted_variants
-from adnlib.runs import AVERAGED
 from adnlib.tables import Cell, Sheet
 from adnlib.variants import variant_title
 

@@ -7,7 +7,6 @@ written last and atomically: its presence means that the run is done.
 from __future__ import annotations
 
 import dataclasses
-import math
 import time
 import warnings
 from collections.abc import Callable, Mapping
@@ -38,6 +37,7 @@ from adnlib.folders import (
     write_json,
 )
 from adnlib.images import load_images
+from adnlib.looks import SELECTIONS, Looks
 from adnlib.model import AttentDifferNet
 from adnlib.model_files import JSON_NAME, TENSORS_NAME
 from adnlib.model_settings import ModelSettings
@@ -45,14 +45,8 @@ from adnlib.parameters import project_path
 from adnlib.pixels import Pixels
 from adnlib.provenance import describe_device, git_revision, versions
 from adnlib.run_settings import Settings
-from adnlib.training import Epoch, Training, hold_out
+from adnlib.training import hold_out
 
-SELECTIONS = ("last", "selected", "best_on_test", "averaged")
-"""Ways to choose the epoch whose scores are reported: the last one; the one with the lowest loss of
-held-out good images; the one with the highest test AUROC, which looks at the test labels as
-DifferNet's published code does and is optimistic. "averaged" are the means of the scores of the
-last `AVERAGED` evaluations, against the swing from one to the next."""
-AVERAGED = 3
 MAPS = "maps.npz"
 """Grad-CAM maps of the test images' scores, in the order of `scores.csv`."""
 _APART_FROM_TRAINING = ("results", "memory_budget", "save_model", "map_views")
@@ -68,7 +62,6 @@ class Run:
         folder: where the results go.
         samples: the table of images (`datasets.read_samples`), without unreadable ones once loaded.
         model: the detector.
-        history: one row per evaluation.
         scores: one row per test image.
 
     Raises:
@@ -118,6 +111,11 @@ class Run:
         counts = ", ".join(f"{images[split]} {split}" for split in images.index.sort_values())
         return f"Run({'/'.join(self.folder.parts[-4:])}: {counts} images)"
 
+    @property
+    def history(self) -> pd.DataFrame:
+        """One row per evaluation."""
+        return self._looks.history
+
     def load_images(self) -> None:
         """Decode and resize all images, and hold some of the good ones out of training.
 
@@ -148,33 +146,37 @@ class Run:
     def train(self, say: Callable[[str], object] = print) -> None:
         """Train, and look at held-out and test images as often as the settings say."""
         training = self.model.train_epochs(self.images("train"))
-        looks = {
-            split: _Look(self.model, self.images(split))
-            for split in ("test", "holdout")
-            if (self.samples["split"] == split).any()
-        }
+        looks = self._looks = Looks(self.model, self.samples, self.images)
         checkpoint = Checkpoint(self.folder, self._made_with)
-        rows = self._resume(checkpoint, training, looks)
-        if self._resumed:
+        if state := checkpoint.read():
+            training.restore(state["training"])
+            looks.restore(state["looks"])
+            self._began = time.perf_counter() - state["seconds"]
+            self._resumed = [*state["resumed"], state["training"]["epoch"]]
+            del state  # which is as large as the model and its optimizer
             say(f"goes on after epoch {self._resumed[-1]}, from its checkpoint")
-        self.history = pd.DataFrame(rows)
         for epoch in training:
             every, last = self.settings.evaluate_every, self.settings.epochs
             if epoch.epoch % every == 0 or epoch.epoch == last:
-                rows.append(self._row(epoch, looks))
-                self.history = pd.DataFrame(rows)
+                row = looks.take(epoch, self._seconds)
                 # Look by look, so that hours of a run that is stopped are not lost to the eye.
                 with writing(self.folder), whole(self.folder / "history.csv") as beside:
                     self.history.to_csv(beside, index=False)
-                say(self._progress(rows[-1]))
+                say(self._progress(row))
             if checkpoint.due:
-                checkpoint.write(self._state(training, rows, looks))
-        self.scores = self._scored("test", looks)
+                checkpoint.write(
+                    {
+                        "training": training.state(),
+                        "looks": looks.state(),
+                        "seconds": self._seconds(),
+                        "resumed": self._resumed,
+                    }
+                )
+        self.scores = looks.scored("test")
         with writing(self.folder):
             self.scores.to_csv(self.folder / SCORES, index=False)
-            if "holdout" in looks:
-                table = self._scored("holdout", looks)
-                table.to_csv(self.folder / HELD_OUT_SCORES, index=False)
+            if "holdout" in looks.splits:
+                looks.scored("holdout").to_csv(self.folder / HELD_OUT_SCORES, index=False)
 
     def explain(self) -> None:
         """Grad-CAM maps of all test images by the last epoch's model."""
@@ -190,8 +192,8 @@ class Run:
             for which in SELECTIONS
             if f"score_{which}" in self.scores
         }
-        for which, row in self._selected().items():
-            metrics[f"{which}_epoch"] = int(self.history["epoch"].iloc[row])
+        for which, look in self._looks.selected().items():
+            metrics[f"{which}_epoch"] = int(self.history["epoch"].iloc[look])
         metrics |= {
             f"{split}_images": int((self.samples["split"] == split).sum())
             for split in ("train", "holdout", "test")
@@ -206,62 +208,9 @@ class Run:
         self._lock.close()
         return metrics
 
-    def _resume(
-        self, checkpoint: Checkpoint, training: Training, looks: Mapping[str, _Look]
-    ) -> list[dict[str, float]]:
-        """Go on from what `_state` gave, if there is one; the history's rows so far."""
-        state = checkpoint.read()
-        if not state:
-            return []
-        training.restore(state["training"])
-        for split, look in looks.items():
-            look.scores = state["scores"][split]
-        self._began = time.perf_counter() - state["seconds"]
-        self._resumed = [*state["resumed"], state["training"]["epoch"]]
-        return state["rows"]
-
-    def _state(
-        self, training: Training, rows: list[dict[str, float]], looks: Mapping[str, _Look]
-    ) -> dict[str, Any]:
-        return {
-            "training": training.state(),
-            "rows": rows,
-            "scores": {split: look.scores for split, look in looks.items()},
-            "seconds": self._seconds(),
-            "resumed": self._resumed,
-        }
-
-    def _row(self, epoch: Epoch, looks: Mapping[str, _Look]) -> dict[str, float]:
-        """One look: a row of the history."""
-        embedded = {split: look.take() for split, look in looks.items()}
-        labels = self.samples.loc[self.samples["split"] == "test", "label"]
-        held = embedded.get("holdout")
-        return epoch.row() | {
-            "holdout_loss": math.nan if held is None else self.model.loss_embeddings(held),
-            "test_auroc": roc(labels, looks["test"].scores[-1])["auroc"],
-            "seconds": self._seconds(),
-        }
-
-    def _scored(self, split: str, looks: Mapping[str, _Look]) -> pd.DataFrame:
-        """The samples with a column of scores for each choice of an epoch."""
-        scores = looks[split].scores
-        kept = {which: scores[row] for which, row in self._selected().items()}
-        kept["averaged"] = torch.stack(scores[-AVERAGED:]).mean(0)
-        samples = self.samples[self.samples["split"] == split]
-        return samples.drop(columns="split").assign(
-            **{f"score_{which}": values.numpy() for which, values in kept.items()}
-        )
-
     def _seconds(self) -> float:
         """That the run took to come here; not what was lost with a stop, nor what reads again."""
         return time.perf_counter() - self._began
-
-    def _selected(self) -> dict[str, int]:
-        """The history's row that each choice falls on; no "selected" without held-out images."""
-        chosen = {"last": len(self.history) - 1}
-        if self.settings.holdout:
-            chosen["selected"] = int(self.history["holdout_loss"].argmin())
-        return chosen | {"best_on_test": int(self.history["test_auroc"].argmax())}
 
     def _progress(self, row: Mapping[str, float]) -> str:
         left = row["seconds"] / row["epoch"] * (self.settings.epochs - row["epoch"])
@@ -300,28 +249,6 @@ class Run:
             "git": git_revision(),
             "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         }
-
-
-class _Look:
-    """Images looked at again and again; a backbone that does not learn embeds them once.
-
-    Attributes:
-        scores: (N,) of each look.
-    """
-
-    def __init__(self, model: AttentDifferNet, images: Pixels) -> None:
-        self.scores: list[torch.Tensor] = []
-        self._model = model
-        self._images = images
-        self._angles = model.test_angles(len(images))
-        self._kept: torch.Tensor | None = None
-
-    def take(self) -> torch.Tensor:
-        """Score the images; their embeddings."""
-        if self._kept is None or self._model.embedding.trained:
-            self._kept = self._model.embed(self._images, self._angles)
-        self.scores.append(self._model.score_embeddings(self._kept))
-        return self._kept
 
 
 def _clear(folder: Path) -> None:

@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw
 
 from adnlib.evaluation import roc
 from adnlib.folders import HELD_OUT_SCORES
-from adnlib.runs import SELECTIONS
+from adnlib.looks import SELECTIONS
 
 SETTINGS: dict[str, Any] = {
     "epochs": 16,

@@ -13,9 +13,9 @@ from synthetic import make_grid, make_run, set_metrics
 from adnlib import overview, report
 from adnlib.catalogue import CATALOGUE
 from adnlib.comparison import auroc_table, published_for
+from adnlib.looks import SELECTIONS
 from adnlib.records import read_runs
 from adnlib.run_settings import Settings
-from adnlib.runs import SELECTIONS
 
 MVTEC = list(CATALOGUE["mvtec_ad"].categories)
 

@@ -13,6 +13,7 @@ from adnlib import InputError, record, records, runs
 from adnlib.evaluation import roc
 from adnlib.explain import saliency
 from adnlib.folders import HELD_OUT_SCORES
+from adnlib.looks import SELECTIONS
 from adnlib.run_settings import Settings
 from adnlib.variants import variant_settings
 
@@ -93,10 +94,10 @@ def test_a_run_leaves_what_the_report_reads(settings, tmp_path):
     assert {"train_loss", "test_auroc", "feature_variance", "gate_mean", "gate_std"} <= {*history}
     assert {"gate_mean_2", "gate_std_2", "gate_mean_11"} <= {*history}
     scores = pd.read_csv(folder / "scores.csv")
-    columns = [f"score_{which}" for which in runs.SELECTIONS]
+    columns = [f"score_{which}" for which in SELECTIONS]
     assert list(scores) == ["path", "label", "defect", "mask", *columns]
     assert len(scores) == 6
-    for which in runs.SELECTIONS:
+    for which in SELECTIONS:
         auroc = roc(scores["label"], scores[f"score_{which}"])["auroc"]
         assert metrics[f"auroc_{which}"] == pytest.approx(auroc)
     assert metrics["auroc_best_on_test"] == history["test_auroc"].max()

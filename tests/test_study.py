@@ -17,8 +17,8 @@ from adnlib import forest, study
 from adnlib.attention import ATTENTION
 from adnlib.errors import InputError
 from adnlib.evaluation import measures
+from adnlib.looks import SELECTIONS
 from adnlib.records import read_runs
-from adnlib.runs import SELECTIONS
 
 
 def tables_of(results: Path) -> dict[str, pd.DataFrame]:
