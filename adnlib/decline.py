@@ -28,6 +28,7 @@ from adnlib.robustness import table_path
 from adnlib.tables import Cell, Sheet
 from adnlib.threshold import FPR, needed
 from adnlib.variants import variant_title
+from adnlib.words import counted
 
 SHOWN = {
     "auroc": "AUROC in percent",
@@ -139,7 +140,7 @@ def _protocol(found: Sequence[FinishedRun], table: pd.DataFrame, measure: str) -
     categories, views = len(images), int(runs["views"].iloc[0])
     parts = [
         f"{circumstances(found)}.",
-        f"Scored with {views} view{'s' * (views != 1)}, at the same angles for every image:",
+        f"Scored with {counted(views, 'view')}, at the same angles for every image:",
         f"{images['good'].sum()} good and {images['anomalous'].sum()} anomalous test images.",
         "Severity 0: as they are.",
     ]

@@ -21,6 +21,7 @@ from PIL import Image
 
 from adnlib.errors import InputError
 from adnlib.evaluation import percentiles
+from adnlib.folders import MAPS
 from adnlib.histogram import COLOURS
 from adnlib.images import read_image, read_mask
 from adnlib.looks import SELECTIONS
@@ -30,7 +31,6 @@ from adnlib.parameters import project_path
 from adnlib.record import FinishedRun, read_run
 from adnlib.report import alert
 from adnlib.run_maps import scores_and_maps
-from adnlib.runs import MAPS
 from adnlib.selection import SCALE_PERCENTILE, colour_scales
 from adnlib.variants import variant_title
 

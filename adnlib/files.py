@@ -13,6 +13,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from adnlib.errors import InputError, reading
+from adnlib.words import counted
 
 IMAGE_SUFFIXES = (".bmp", ".jfif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 HEAT_SUFFIX = ".heat.png"
@@ -108,8 +109,8 @@ def warn_of_links(folder: str, names: Sequence[str]) -> None:
     """Say that these folders in a folder are links, which may lead in a circle."""
     if names:
         warnings.warn(
-            f"left out in {folder!r}: {len(names)} linked folders, such as {min(names)!r}; put "
-            "what is to be read there itself, not a link to it.",
+            f"left out in {folder!r}: {counted(len(names), 'linked folder')}, such as "
+            f"{min(names)!r}; put what is to be read there itself, not a link to it.",
             stacklevel=1,
         )
 

@@ -27,6 +27,8 @@ SCORES = "scores.csv"
 HELD_OUT_SCORES = "holdout.csv"
 """Scores of the held-out good images, as `SCORES` has those of the test images: what a threshold is
 made of that has seen no test label."""
+MAPS = "maps.npz"
+"""Grad-CAM maps of the test images' scores, in the order of `SCORES`."""
 LOG = "log.txt"
 """What a run's notebook printed."""
 PLAN = "plan.json"

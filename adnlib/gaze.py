@@ -29,6 +29,7 @@ from adnlib.significance import interval, seeds_drawn_again
 from adnlib.study import PLAIN
 from adnlib.tables import Cell, Sheet
 from adnlib.variants import variant_order, variant_title
+from adnlib.words import counted
 
 _RANDOM, _CENTRE = "random_map", "centre_prior"
 _BASELINES = {_RANDOM: "random map", _CENTRE: "centre prior"}
@@ -70,10 +71,7 @@ def write_looking(
             for (variant, seed), maps in _and_baselines(readings):
                 looks[category, variant, seed] = Look.at(scene, maps)
             runs, masks = len(readings), int(scene.masked.sum())
-            say(
-                f"{category}: {runs} run{'s' * (runs != 1)}, "
-                f"{masks} mask{'s' * (masks != 1)} of defects"
-            )
+            say(f"{category}: {counted(runs, 'run')}, {counted(masks, 'mask')} of defects")
     if not any(look.measured for look in looks.values()):
         return []
     aurocs = {(run.category, run.variant, run.seed): 100 * run.aurocs["last"] for run in found}
@@ -214,7 +212,7 @@ def _sheet(
     return Sheet(
         title=f"{dataset_title(found)}: where the maps lie, in percent",
         caption=f"{circumstances(found)}. {kind.title} at the last epoch, mean over "
-        f"{views} view{'s' * (views != 1)}; maps and masks compared at {SIZE} px. Energy: "
+        f"{counted(views, 'view')}; maps and masks compared at {SIZE} px. Energy: "
         "the share of a map's sum; pointing game: whether its highest pixel lies in the defect "
         "(both of anomalous images with a mask); pixel AUROC and PRO: all test images together. "
         "Image AUROC is that of the run's scores. Mean ± standard deviation over seeds. An even "

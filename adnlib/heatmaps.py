@@ -23,13 +23,13 @@ from matplotlib.figure import Figure
 
 from adnlib.errors import InputError, writing
 from adnlib.figures import ALERT_COLOUR, save, style
+from adnlib.folders import MAPS
 from adnlib.images import read_image, read_mask
 from adnlib.map_kinds import USUAL, Saliency
 from adnlib.overlays import COLOUR_MAPS, as_pixels, draw_picture, overlay, silhouette
 from adnlib.record import FinishedRun
 from adnlib.records import read_runs
 from adnlib.report import alert, circumstances, dataset_title
-from adnlib.runs import MAPS
 from adnlib.selection import SCALE_PERCENTILE, Chosen, choose, listed, read_named, told_rule
 from adnlib.settings import check_choice, check_from_zero
 from adnlib.variants import variant_order, variant_title

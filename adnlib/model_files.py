@@ -194,7 +194,10 @@ def _check_there(path: Path) -> None:
     with reading(path):
         is_file = path.is_file()
     if not is_file:
-        raise InputError(f"{str(path)!r} is missing: give a folder that a model was saved in.")
+        raise InputError(
+            f"{str(path)!r} is missing: give a folder that a model was saved in; "
+            "a run saves one with save_model=true."
+        )
     if not os.access(path, os.R_OK):
         raise InputError(f"{str(path)!r} may not be read: change its permissions.")
 

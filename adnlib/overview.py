@@ -32,6 +32,7 @@ from adnlib.report import (
 )
 from adnlib.tables import Cell, Sheet, duration
 from adnlib.variants import variant_title
+from adnlib.words import counted
 
 
 def closing_text(results: str | Path) -> str:
@@ -163,7 +164,7 @@ def versions(found: Sequence[FinishedRun]) -> list[str]:
     return [
         f"{name} "
         + ", ".join(
-            version if len(counts) == 1 else f"{version} ({count} runs)"
+            version if len(counts) == 1 else f"{version} ({counted(count, 'run')})"
             for version, count in counts.most_common()
         )
         for name, counts in told.items()

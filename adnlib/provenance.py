@@ -9,6 +9,8 @@ from pathlib import Path
 
 import torch
 
+from adnlib.words import counted
+
 PACKAGES = ("adnlib", "torch", "torchvision", "FrEIA", "grad-cam", "numpy", "pillow")
 
 
@@ -20,7 +22,7 @@ def describe_device(device: torch.device) -> str:
     lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
     names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
     threads = torch.get_num_threads()
-    return f"{(names or [platform.processor()])[0]}, {threads} thread{'s' * (threads != 1)}"
+    return f"{(names or [platform.processor()])[0]}, {counted(threads, 'thread')}"
 
 
 def versions() -> dict[str, str]:

@@ -14,11 +14,10 @@ import pandas as pd
 
 from adnlib.attention import ATTENTION
 from adnlib.errors import InputError
-from adnlib.folders import DONE, HELD_OUT_SCORES, PARAMS, SCORES, is_done
+from adnlib.folders import DONE, HELD_OUT_SCORES, MAPS, PARAMS, SCORES, is_done
 from adnlib.looks import SELECTIONS
 from adnlib.parameters import project_path
 from adnlib.run_settings import Settings
-from adnlib.runs import MAPS
 
 # Settings that say which run it is, or where and how fast it ran, and not what was computed.
 # Runs of one data set may differ in these and in no others.

@@ -21,6 +21,7 @@ from adnlib.errors import InputError
 from adnlib.folders import PLAN
 from adnlib.record import DEFAULTS, NOT_IN_TABLES, FinishedRun, damaged, read_run
 from adnlib.variants import variant_order
+from adnlib.words import counted
 
 _NAMED = 20  # runs in a warning, at most
 
@@ -136,8 +137,9 @@ def check_same(what: str, name: str, values: Mapping[Path, Hashable]) -> None:
     """
     counts = Counter(values.values())
     if len(counts) > 1:
+        such = {value: folder for folder, value in values.items()}
         shown = "; ".join(
-            f"{value} in {count} run(s) such as {next(f for f, v in values.items() if v == value)}"
+            f"{value} in {counted(count, 'run')} such as {such[value]}"
             for value, count in counts.most_common()
         )
         raise InputError(
@@ -192,5 +194,6 @@ def _warn(left_out: list[str]) -> None:
     if left_out:
         more = f" And {len(left_out) - _NAMED} more." if len(left_out) > _NAMED else ""
         warnings.warn(
-            f"{len(left_out)} run(s) left out. {' '.join(left_out[:_NAMED])}{more}", stacklevel=3
+            f"{counted(len(left_out), 'run')} left out. {' '.join(left_out[:_NAMED])}{more}",
+            stacklevel=3,
         )

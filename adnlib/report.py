@@ -30,6 +30,7 @@ from adnlib.record import FinishedRun
 from adnlib.records import asked_seeds, read_runs, sorted_variants
 from adnlib.tables import Cell, Sheet
 from adnlib.variants import variant_title
+from adnlib.words import counted
 
 RANDOM_WEIGHTS = (
     "RANDOM WEIGHTS: the backbone never saw ImageNet; these results show that the programs run, "
@@ -119,14 +120,14 @@ def circumstances(found: Sequence[FinishedRun]) -> str:
     training = sorted({str(r.settings["attention_training"]) for r in found if r.learns_attention})
     return ", ".join(
         [
-            f"{settings['epochs']} epoch{'s' * (settings['epochs'] != 1)}",
+            counted(settings["epochs"], "epoch"),
             f"{settings['image_size']} px",
-            f"{settings['test_views']} test view{'s' * (settings['test_views'] != 1)}",
+            counted(settings["test_views"], "test view"),
             f"{100 * settings['holdout']:g} % of the training images held out",
             f"weights {settings['weights']}",
             *(f"{name} {value}" for name, value in found[0].departures.items()),
             *([f"attention training {' and '.join(training)}"] if training else []),
-            f"{len(seeds)} seed{'s' * (len(seeds) > 1)} ({', '.join(map(str, seeds))})",
+            f"{counted(len(seeds), 'seed')} ({', '.join(map(str, seeds))})",
         ]
     )
 

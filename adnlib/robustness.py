@@ -32,6 +32,7 @@ from adnlib.settings import check_from_zero, check_names
 from adnlib.tables import duration
 from adnlib.threshold import FPR, threshold_for_fpr
 from adnlib.variants import variant_title
+from adnlib.words import counted
 
 COLUMNS = (
     *("dataset", "category", "variant", "method", "seed", "corruption", "severity", "value"),
@@ -129,7 +130,7 @@ def measure(
         )
     if lacking := [str(run.folder) for run in found if run not in with_model]:
         warnings.warn(
-            f"{len(lacking)} run(s) left out, which kept no model: {', '.join(lacking)}",
+            f"{counted(len(lacking), 'run')} left out, which kept no model: {', '.join(lacking)}",
             stacklevel=2,
         )
     whole = [run for run, _ in readable(with_model, Exposure)]

@@ -16,14 +16,13 @@ import pandas as pd
 
 from adnlib.errors import writing
 from adnlib.explain import saliency
-from adnlib.folders import whole
+from adnlib.folders import MAPS, whole
 from adnlib.images import load_images
 from adnlib.map_kinds import USUAL, Saliency
 from adnlib.model import AttentDifferNet
 from adnlib.model_files import JSON_NAME, identity
 from adnlib.record import FinishedRun
 from adnlib.records import check_same
-from adnlib.runs import MAPS
 
 _VIEWS = 4  # where the run asked for no maps of its own, and has as many
 

@@ -27,6 +27,7 @@ from adnlib.explain import saliency
 from adnlib.folders import (
     DONE,
     HELD_OUT_SCORES,
+    MAPS,
     PARAMS,
     SCORES,
     is_done,
@@ -47,8 +48,6 @@ from adnlib.provenance import describe_device, git_revision, versions
 from adnlib.run_settings import Settings
 from adnlib.training import hold_out
 
-MAPS = "maps.npz"
-"""Grad-CAM maps of the test images' scores, in the order of `scores.csv`."""
 _APART_FROM_TRAINING = ("results", "memory_budget", "save_model", "map_views")
 
 

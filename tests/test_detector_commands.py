@@ -492,7 +492,7 @@ def test_a_folder_that_links_to_itself_is_walked_once(call, data, model, tmp_pat
     (tmp_path / "new" / "a" / "up").symlink_to("..")
     _, out, err = call("score", model, "new")
     assert len(read_rows(out)) == 1
-    assert "note: left out in 'new/a': 1 linked folders, such as 'up'; put what" in err
+    assert "note: left out in 'new/a': 1 linked folder, such as 'up'; put what" in err
 
 
 def test_heat_maps_lie_under_the_images_own_paths_and_replace_none(call, model, tmp_path):

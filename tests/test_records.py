@@ -169,7 +169,7 @@ def test_differing_settings_within_a_data_set_are_refused(
     make_run(tmp_path, seed=1, category="screw", **setting)
     ((name, value),) = setting.items()
     with pytest.raises(
-        InputError, match=rf"mvtec_ad differ in {name}: .*{value} in 1 run"
+        InputError, match=rf"mvtec_ad differ in {name}: .*{value} in 1 run such"
     ) as error:
         read_runs(tmp_path)
     assert "screw/none/seed1" in str(error.value)
@@ -223,7 +223,7 @@ def test_a_defect_may_be_called_na(tmp_path: Path) -> None:
 def test_random_weights_do_not_stand_beside_others(tmp_path: Path) -> None:
     make_run(tmp_path, seed=0)
     make_run(tmp_path, seed=1, weights="random")
-    with pytest.raises(InputError, match=r"differ in weights: .*random in 1 run"):
+    with pytest.raises(InputError, match=r"differ in weights: .*random in 1 run such"):
         read_runs(tmp_path)
 
 

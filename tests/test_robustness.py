@@ -206,7 +206,7 @@ def test_held_out_images_that_are_gone_are_named(root):
 
 def test_runs_without_a_model_are_left_out_or_say_how_to_get_one(root):
     (folder_of(root, "se", 1) / "model.json").unlink()
-    with pytest.warns(UserWarning, match=r"1 run\(s\) left out, which kept no model: .*se/seed1"):
+    with pytest.warns(UserWarning, match=r"1 run left out, which kept no model: .*se/seed1"):
         table = measure(root, "sets", ONE, quiet)
     assert len(table) == 3 * 2
     for model in root.rglob("model.json"):
@@ -219,13 +219,13 @@ def test_damaged_runs_are_left_out_and_named(root):
     for file, (seed, name) in {"scores": (0, "defect"), "holdout": (1, "path")}.items():
         table = folder_of(root, "se", seed) / f"{file}.csv"
         pd.read_csv(table).drop(columns=name).to_csv(table, index=False)
-    with pytest.warns(UserWarning, match=r"2 run\(s\) left out.*se/seed0 is damaged .*defect"):
+    with pytest.warns(UserWarning, match=r"2 runs left out.*se/seed0 is damaged .*defect"):
         table = measure(root, "sets", ONE, quiet)
     assert set(table["variant"]) == {"none"}
     for scores in root.rglob("scores.csv"):
         scores.write_text("")
     with (
-        pytest.warns(UserWarning, match=r"4 run\(s\) left out"),
+        pytest.warns(UserWarning, match=r"4 runs left out"),
         pytest.raises(InputError, match=r"None of the 4 runs of sets .* can be read"),
     ):
         measure(root, "sets", ONE, quiet)

@@ -144,7 +144,7 @@ def test_maps_of_other_numbers_of_views_do_not_stand_side_by_side(tmp_path):
         make_run(tmp_path, seed=seed, map_views=views, maps=views > 0)
     assert len(with_maps(read_runs(tmp_path))) == 2
     make_run(tmp_path, seed=3, map_views=2, maps=True)
-    with pytest.raises(InputError, match=r"mvtec_ad differ in map_views: 4 in 2 run.*2 in 1 run"):
+    with pytest.raises(InputError, match=r"differ in map_views: 4 in 2 runs such.*2 in 1 run such"):
         with_maps(read_runs(tmp_path))
 
 
