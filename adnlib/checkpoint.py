@@ -15,7 +15,7 @@ import torch
 
 from adnlib.errors import one_line
 from adnlib.folders import whole
-from adnlib.provenance import git_revision, versions
+from adnlib.provenance import code_digest, versions
 
 CHECKPOINT = "checkpoint.pt"
 _EVERY = 600.0  # seconds: the paper's flow and its optimizer are 2 GB
@@ -33,7 +33,7 @@ class Checkpoint:
 
     def __init__(self, folder: Path, made_with: Callable[[], Mapping[str, Any]]) -> None:
         self._path = folder / CHECKPOINT
-        running = versions() | {"git": git_revision()}  # which may be others when it is written
+        running = versions() | {"code": code_digest()}  # which may be others when it is written
         self._made_with = cache(lambda: {**made_with(), "versions": running})
         self._kept = time.monotonic()
 

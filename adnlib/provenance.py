@@ -1,7 +1,8 @@
-"""What a number was computed with: the hardware in words, versions, the revision of this code."""
+"""What a number was computed with: the hardware in words, versions, this code."""
 
 from __future__ import annotations
 
+import hashlib
 import importlib.metadata
 import platform
 import subprocess
@@ -29,6 +30,14 @@ def versions() -> dict[str, str]:
     """Of Python and of the packages that numbers depend on, by name."""
     of_packages = {name: importlib.metadata.version(name) for name in PACKAGES}
     return {"python": platform.python_version()} | of_packages
+
+
+def code_digest() -> str:
+    """SHA-256 of this package's modules, with their names."""
+    package, digest = Path(__file__).parent, hashlib.sha256()
+    for path in sorted(package.rglob("*.py")):
+        digest.update(f"{path.relative_to(package)}\0".encode() + path.read_bytes() + b"\0")
+    return digest.hexdigest()
 
 
 def git_revision() -> str | None:

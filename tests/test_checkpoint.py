@@ -160,7 +160,7 @@ def test_a_run_that_lacked_memory_goes_on_with_another_budget(settings):
     assert said[0].startswith("goes on after epoch 3")
 
 
-@pytest.mark.parametrize("other", ["weights", "versions (git)"])
+@pytest.mark.parametrize("other", ["weights", "versions (code)"])
 def test_no_run_goes_on_with_other_weights_or_code(settings, monkeypatch, other):
     trained(settings, stop_after=4)
     run = runs.Run(settings)
@@ -168,7 +168,7 @@ def test_no_run_goes_on_with_other_weights_or_code(settings, monkeypatch, other)
     if other == "weights":
         run.model.embedding.weights_sha256 = "of another file"
     else:
-        monkeypatch.setattr(checkpoint, "git_revision", lambda: "another")
+        monkeypatch.setattr(checkpoint, "code_digest", lambda: "another")
     with pytest.warns(
         UserWarning, match=re.escape(f"made with other {other}: training begins anew")
     ):
