@@ -82,9 +82,9 @@ def line_style(variant: str) -> dict[str, Any]:
     """Colour and dashes of a variant's line: the colour says which attention, dots untrained.
     Lines of standardised features are thick.
 
-    The colours can be told apart with every kind of colour blindness; those of DifferNet, SE and
-    CBAM in grey print, too. DifferNet and its controls are grey. Of lines that coincide, the one
-    with the wider gaps lies on top, so that both are seen.
+    The colours can be told apart with every kind of colour blindness, and the dashes in grey print,
+    but for those of untrained attention. DifferNet and its controls are grey. Of lines that
+    coincide, the one with the wider gaps lies on top, so that both are seen.
     """
     palette = sns.color_palette("colorblind")
     told = variant_settings(variant)
@@ -92,8 +92,8 @@ def line_style(variant: str) -> dict[str, Any]:
         "none": ("0.35", (0, (4, 2))),
         "se": (palette[0], "-"),
         "cbam": (palette[1], (0, (7, 1, 1.5, 1))),
-        "eca": (palette[2], "-"),
-        "coordinate": (palette[4], (0, (7, 1, 1.5, 1))),
+        "eca": (palette[2], (0, (9, 1.5))),
+        "coordinate": (palette[4], (0, (7, 1, 1.5, 1, 1.5, 1))),
         "simam": (palette[5], (0, (3, 1))),
         "identity": ("0.35", (0, (1.5, 2.5))),
         "constant": ("0.6", (0, (5, 1.5, 1.5, 1.5, 1.5, 1.5))),
@@ -198,7 +198,7 @@ def _panel(axes: Axes, means: dict[str, MeanRoc], fewer: Collection[str]) -> Non
         auroc += f" {FEWER}" if variant in fewer else ""
         start = np.insert(mean["fpr"], 0, 0), np.insert(mean["tpr"], 0, 0)
         axes.plot(*start, **look, label=auroc, clip_on=False)
-    axes.legend(loc="lower right", handlelength=2.2, framealpha=0.85, edgecolor="none")
+    axes.legend(loc="best", handlelength=2.2, framealpha=0.85, edgecolor="none")
     ticks = [0, 0.25, 0.5, 0.75, 1]
     axes.set(xlim=(0, 1), ylim=(0, 1), xticks=ticks, yticks=ticks, box_aspect=1)
     axes.set_xticklabels(["0", "", "0.5", "", "1"])

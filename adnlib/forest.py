@@ -38,17 +38,19 @@ _MARKERS = {
 
 
 def draw_paired(results: str | Path) -> list[Path]:
-    """Draw `figures/paired.png` and `.pdf`; their paths, none without a pair to compare.
+    """Draw `figures/paired.png` and `.pdf`; their paths. Without a pair to compare there are none.
 
     Raises:
         InputError: there is no finished run.
     """
     root = Path(results)
-    table = read_tidy(root / "tables" / "paired.csv")
+    path, table = root / "figures" / "paired", read_tidy(root / "tables" / "paired.csv")
     if table.empty:
+        for older in path.parent.glob("paired.*"):
+            older.unlink()
         return []
     with style():
-        return save(_figure(table, alert(read_runs(root))), root / "figures" / "paired")
+        return save(_figure(table, alert(read_runs(root))), path)
 
 
 def _figure(table: pd.DataFrame, warning: str) -> Figure:

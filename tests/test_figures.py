@@ -383,6 +383,25 @@ def test_every_variant_has_a_line_of_its_own() -> None:
     assert len({(str(look["color"]), str(look["linestyle"])) for look in looks}) == len(variants)
 
 
+def test_every_trained_attention_has_dashes_of_its_own() -> None:
+    dashes = {str(figures.line_style(name)["linestyle"]) for name in ATTENTION}
+    assert len(dashes) == len(ATTENTION)
+
+
+@pytest.mark.parametrize("quality", [-2.0, -1.0, 0.0, 2.0])
+def test_a_panels_legend_covers_no_curve(
+    tmp_path: Path, drawn: list[Figure], quality: float
+) -> None:
+    make_grid(tmp_path, categories="abcd", variants=("none", "se", "cbam"), quality=quality)
+    figures.draw_roc(tmp_path, "mvtec_ad")
+    drawn[0].draw_without_rendering()
+    for axes in drawn[0].axes:
+        legend = axes.get_legend().get_window_extent()
+        for line in axes.lines[1:]:
+            curve = line.get_path().transformed(axes.transData)
+            assert not curve.intersects_bbox(legend, filled=False)
+
+
 def test_a_dashed_line_is_not_hidden_by_a_whole_one_at_the_same_place(
     tmp_path: Path, drawn: list[Figure]
 ) -> None:
