@@ -43,6 +43,8 @@ examples:
       a glob and a file, as JSON lines
   find photos -name '*.png' | adnlib score my_model - --heatmaps heat
       a list from standard input, and for each image a picture of where the model looks
+  adnlib score my_model photos/new --fpr 0.1
+      a tenth of the good images may be called anomalous; nothing is fitted anew
 
 columns:
   path, score (higher is more anomalous), verdict (good or anomalous, by the model's threshold),
@@ -110,9 +112,11 @@ def _score(options: argparse.Namespace) -> int:
     if hasattr(sys.stdin, "reconfigure"):
         sys.stdin.reconfigure(encoding="utf-8-sig", errors="surrogateescape")
     paths = find_images(options.paths, sys.stdin)
-    model = load_detector(options.model, options.device)
+    model = load_detector(options.model, options.device, options.fpr)
     if model.threshold is None:
         print("note: this model has no threshold, so there are no verdicts", file=sys.stderr)
+    elif options.fpr is not None:
+        print(f"threshold {model.threshold.value:.6g}. {model.threshold.sentence}", file=sys.stderr)
     watched = bool(options.out) and sys.stderr.isatty()  # else the lines themselves are seen
     counts: Counter[str] = Counter()
     began = time.perf_counter()
@@ -261,6 +265,13 @@ def _add_score(commands: Any) -> None:
         help="images decoded ahead and held in memory (default: 16); changes no score",
     )
     add("--device", default="auto", metavar="NAME", help="auto (default), cpu, cuda or cuda:N")
+    add(
+        "--fpr",
+        type=float,
+        metavar="RATE",
+        help="judge by another share of good images that may be called anomalous than fit was "
+        "given, by the same held-out images",
+    )
     add(
         "--on-bad-image",
         choices=("report", "stop"),

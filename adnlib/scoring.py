@@ -56,14 +56,26 @@ def find_images(words: Sequence[str], stdin: Iterable[str]) -> Iterator[str]:
     return itertools.chain.from_iterable([_found(word, stdin) for word in words])
 
 
-def load_detector(path: Path, device: str = "auto") -> Detector:
+def load_detector(path: Path, device: str = "auto", fpr: float | None = None) -> Detector:
     """The model in a folder that `fit` has written, or in an ONNX file, whatever its name.
 
+    Args:
+        fpr: share of normal images that may lie above the threshold; None leaves it where it is.
+
     Raises:
-        InputError: see `AttentDifferNet.load` and `OnnxModel.load`.
+        InputError: see `AttentDifferNet.load` and `OnnxModel.load`; or there is no threshold to be
+            moved.
     """
     in_a_file = path.is_file() or path.suffix == SUFFIX
-    return (OnnxModel if in_a_file else AttentDifferNet).load(path, device)
+    model = (OnnxModel if in_a_file else AttentDifferNet).load(path, device)
+    if fpr is not None:
+        if model.threshold is None:
+            raise InputError(
+                "--fpr needs the scores of held-out images, and this model has none: fit it with "
+                "--holdout above 0."
+            )
+        model.threshold = model.threshold.at(fpr)
+    return model
 
 
 def score_files(

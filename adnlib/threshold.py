@@ -18,6 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
 from adnlib.errors import InputError
+from adnlib.words import counted
 
 FPR = 0.01
 """Default share of normal images that may be called anomalous."""
@@ -44,7 +45,7 @@ class Threshold:
     """How many of them are above the threshold."""
 
     def __repr__(self) -> str:
-        above = f"{self.false_alarms} of {_images(len(self.normal_scores))} above it"
+        above = f"{self.false_alarms} of {self._images} above it"
         found = f", {self.found} of {self.anomalies} anomalies" if self.anomalies else ""
         return f"Threshold({self.value:.4g}, rule {self.rule!r}: {above}{found})"
 
@@ -74,11 +75,10 @@ class Threshold:
     @property
     def sentence(self) -> str:
         """What the threshold promises."""
-        images = _images(len(self.normal_scores))
         if self.expected_fpr is None or self.fpr_bound is None:
             return (
                 f"The threshold balances {self.found} of {self.anomalies} anomalies found against "
-                f"{self.false_alarms} false alarms in {images}; it was "
+                f"{self.false_alarms} false alarms in {self._images}; it was "
                 "chosen on these very images, so new ones will fare worse."
             )
         promise = (
@@ -86,12 +86,21 @@ class Threshold:
             f"{_percent(CONFIDENCE)} confidence at most {_percent(self.fpr_bound)}"
         )
         if self.expected_fpr <= self.fpr:
-            return f"By {images}, {promise}."
+            return f"By {self._images}, {promise}."
         return (
-            f"{images} cannot resolve a false-positive rate of "
+            f"{self._images} cannot resolve a false-positive rate of "
             f"{_percent(self.fpr)}, which takes {needed(self.fpr)}: the threshold is the highest "
             f"score, {promise}."
         )
+
+    def at(self, fpr: float) -> Threshold:
+        """Of the same held-out images for another rate; anomalies are counted anew by whoever has
+        them.
+
+        Raises:
+            InputError: see `threshold_for_fpr`.
+        """
+        return threshold_for_fpr(self.normal_scores, fpr)
 
     def described(self) -> dict[str, Any]:
         """All of it as plain values, with what follows from them."""
@@ -103,6 +112,10 @@ class Threshold:
         """The threshold that was described so; what follows from its values is not believed."""
         own = {field.name: values[field.name] for field in dataclasses.fields(cls)}
         return cls(**own | {"normal_scores": tuple(sorted(own["normal_scores"]))})
+
+    @property
+    def _images(self) -> str:
+        return counted(len(self.normal_scores), "held-out normal image")
 
 
 def check_shares(holdout: float, fpr: float) -> None:
@@ -188,10 +201,6 @@ def _rising(scores: ArrayLike, what: str = "held-out normal images") -> NDArray[
             "finite: fit again with a smaller learning_rate."
         )
     return values
-
-
-def _images(count: int) -> str:
-    return f"{count} held-out normal image{'s' if count > 1 else ''}"
 
 
 def _percent(rate: float) -> str:

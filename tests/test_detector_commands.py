@@ -111,6 +111,8 @@ def test_without_held_out_images_there_are_scores_and_no_verdicts(call, data, tm
     code, out, err = call("score", "m", data / "part" / "train")
     assert code == 0
     assert "no threshold" in err
+    code, _, err = call("score", "m", data / "part" / "train", "--fpr", "0.1")
+    assert (code, "--fpr needs the scores of held-out images" in err) == (2, True)
     assert {row["verdict"] for row in csv.DictReader(io.StringIO(out))} == {""}
     kept = tmp_path / "s.csv"
     kept.write_text("the scores of yesterday")
@@ -295,6 +297,21 @@ def test_scores_are_the_models_own(call, data, model):
     assert "11 images in" in err
 
 
+def test_another_rate_of_false_alarms_moves_the_verdicts_alone(call, data):
+    folder = data / "part"
+    assert call("fit", folder, "--out", "m", "--holdout", "0.5", *TINY)[0] == 0
+    usual = read_rows(call("score", "m", folder)[1])
+    code, out, err = call("score", "m", folder, "--fpr", "0.4")
+    assert code == 0
+    # Of four held-out scores the third, which two of five new ones exceed in the mean.
+    limit = AttentDifferNet.load("m").threshold.normal_scores[2]
+    above = {True: "anomalous", False: "good"}
+    judged = [row | {"verdict": above[np.float32(row["score"]) > limit]} for row in usual]
+    assert read_rows(out) == judged != usual
+    assert f"threshold {limit:.6g}. By 4 held-out normal images, about 40 %" in err
+    assert read_rows(call("score", "m", folder)[1]) == usual
+
+
 def test_no_score_depends_on_batch_order_or_neighbours(call, data, model):
     paths = sorted(map(str, (data / "part").rglob("*.png")))
     expected = {row["path"]: row for row in read_rows(call("score", model, *paths)[1])}
@@ -447,6 +464,7 @@ def test_of_an_animated_or_paged_file_the_first_picture_is_scored(call, model, t
         (["{image}", "--batch", "0"], "'0' is no whole number above 0"),
         (["{image}", "--format", "xml"], "invalid choice: 'xml'"),
         (["{image}", "--device", "tpu"], "device is 'tpu'"),
+        (["{image}", "--fpr", "2"], "fpr is 2.0"),
         (["{image}", "--out", "/proc/x.csv"], "cannot write '/proc/x.csv'"),
         (["{image}", "--out", "{empty}"], "cannot write"),
         (["{image}", "--out", "/dev/full", "--force"], "No space left on device"),

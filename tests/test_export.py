@@ -16,6 +16,8 @@ from adnlib import AttentDifferNet, InputError, cli, export, onnx_files
 from adnlib.export import ScoringGraph, export_model, noise
 from adnlib.model_schema import EXPORT_FORMAT
 from adnlib.onnx_files import OnnxModel
+from adnlib.scoring import load_detector
+from adnlib.threshold import threshold_for_fpr
 
 TINY = {"weights": "random", "image_size": 64, "scales": 1, "flow_blocks": 2, "flow_width": 16}
 TINY |= {"epochs": 1, "test_views": 3}
@@ -84,6 +86,12 @@ def test_an_onnx_file_is_a_detector_with_its_settings_and_threshold(model, expor
     assert repr(found) == repr(model).replace("AttentDifferNet", "OnnxModel")
     torch.testing.assert_close(found.score(IMAGES), model.score(IMAGES), rtol=1e-5, atol=0)
     assert torch.equal(found.score(IMAGES)[1:2], found.score(IMAGES[1]))
+
+
+def test_an_onnx_files_threshold_can_be_moved_as_a_models(model, exported):
+    found = [load_detector(path, "cpu", fpr=0.5).threshold for path in (exported, model.folder)]
+    assert found[0] == found[1] == threshold_for_fpr(model.threshold.normal_scores, 0.5)
+    assert found[0] != model.threshold
 
 
 def test_a_pt2_file_scores_any_number_of_images_in_torch_alone(model, tmp_path):
