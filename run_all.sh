@@ -4,7 +4,7 @@
 #   ./run_all.sh              the demo: about 10 minutes on 2 CPU cores, with an installation that
 #                             downloads torch (a few minutes and a few GB)
 #   ./run_all.sh --help       all options
-#   ./run_all.sh test         the tests, on all cores; what follows goes to pytest (-n 0: on one)
+#   ./run_all.sh test         the tests, on up to 8 cores; what follows goes to pytest (-n 0: on one)
 #
 # It uses the active environment (conda, venv) if this checkout is installed there, else makes
 # .venv beside this file, or where ADNLIB_VENV says. The work itself is `python -m adnlib run-all`.
