@@ -60,8 +60,8 @@ kind = Saliency(**{name: parameters[name] for name in chosen})
 # none of these glows because nothing in it is brighter. A map beyond that has a scale of its own
 # and says how many times as high it is: scores of a flow, and their maps, may lie decades apart.
 #
-# Every run keeps Grad-CAM maps of its anomaly score. Maps of another kind are made by the model,
-# where the run kept it (`save_model`), and then lie beside them.
+# A run keeps Grad-CAM maps of its anomaly score, unless `map_views` was 0. Others are made by its
+# model, where it kept that (`save_model`), and then lie beside them.
 
 # %%
 from IPython.display import Image, Markdown
