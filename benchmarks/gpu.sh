@@ -4,25 +4,27 @@
 #
 #   bash benchmarks/gpu.sh DIR [CHECKOUT]
 #
-# DIR holds mvtec_ad with bottle, screw and transistor; CHECKOUT is the public DifferNet repository. Tables
+# DIR holds MVTec AD with bottle, screw and transistor; CHECKOUT is the public DifferNet repository. Tables
 # go to benchmarks/out.
 set -euo pipefail
 
-if [[ ! -d ${1-}/mvtec_ad ]]; then
-    echo "error: give the folder that holds mvtec_ad: bash benchmarks/gpu.sh DIR [CHECKOUT]" >&2
+data=${1-}/mvtec_ad
+[[ -d $data ]] || data=${1-}/mvtec_anomaly_detection  # what its archive unpacks to
+if [[ ! -d $data ]]; then
+    echo "error: give the folder that holds mvtec_anomaly_detection: bash benchmarks/gpu.sh DIR [CHECKOUT]" >&2
     exit 2
 fi
-data=$(realpath "$1")
+data=$(realpath "$data")
 published=(${2:+--published "$(realpath "$2")"})
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 python -m pytest -q -m gpu tests/test_replay.py tests/test_gpu_layers.py
-throughput=(python benchmarks/throughput.py --device cuda --data "$data/mvtec_ad/bottle")
+throughput=(python benchmarks/throughput.py --device cuda --data "$data/bottle")
 "${throughput[@]}" --epochs 2 --test-images 20 --precision tf32 fp16 bf16 fp32 "${published[@]}" \
     --out benchmarks/out/gpu.csv
 "${throughput[@]}" --attention se --train-images 96 --test-images 4 --precision tf32 \
     --out benchmarks/out/gpu_se.csv
 for category in screw bottle transistor; do
-    python benchmarks/rounding.py --device cuda --native --data "$data/mvtec_ad/$category" \
+    python benchmarks/rounding.py --device cuda --native --data "$data/$category" \
         --out "benchmarks/out/gpu_$category.csv"
 done

@@ -1,7 +1,10 @@
 """The benchmark times two ways to the same numbers, and says so in its last line."""
 
 import copy
+import os
 import re
+import subprocess
+from pathlib import Path
 
 import accuracy
 import growth
@@ -243,3 +246,22 @@ def test_many_images_say_how_much_was_resident(tmp_path, capsys, monkeypatch):
     assert 0.1 < table["peak_gib"].max() < 8
     assert many.main(["--images", "0", *small, *out]) == 2
     assert "--images is 0" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["mvtec_ad", "mvtec_anomaly_detection"])
+def test_what_a_gpu_is_asked_finds_mvtec_ad_by_either_name(tmp_path, name):
+    (tmp_path / name).mkdir()
+    python = tmp_path / "bin" / "python"  # which says what it is asked
+    python.parent.mkdir()
+    python.write_text('#!/bin/sh\necho "$@"\n')
+    python.chmod(0o755)
+    path = f"{python.parent}{os.pathsep}{os.environ['PATH']}"
+    asked = subprocess.run(
+        ["bash", Path(throughput.__file__).with_name("gpu.sh"), tmp_path],
+        env=os.environ | {"PATH": path},
+        capture_output=True,
+        text=True,
+    )
+    assert asked.returncode == 0, asked.stderr
+    for category in ("bottle", "screw", "transistor"):
+        assert f"--data {tmp_path / name / category} " in asked.stdout
