@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from adnlib import AttentDifferNet, replay, training
+from adnlib.checkpoint import Checkpoint
 from adnlib.replay import Replayed
 
 TINY = {"weights": "random", "image_size": 64, "scales": 1, "flow_blocks": 2, "flow_width": 16}
@@ -151,6 +152,36 @@ def test_a_recorded_training_is_the_same(settings, monkeypatch):
     torch.testing.assert_close(torch.tensor(made), torch.tensor(expected), rtol=1e-5, atol=0)
     for name, tensor in weights.items():
         torch.testing.assert_close(tensor, plain[name], msg=name)
+
+
+@pytest.mark.gpu
+@needs_gpu
+@pytest.mark.parametrize(
+    "settings", [{}, {"attention": "se", "precision": "fp16", "flow_average": 0.9}], ids=str
+)
+def test_a_recorded_training_goes_on_from_its_checkpoint(settings, tmp_path):
+    generator = torch.Generator().manual_seed(1)
+    given = torch.randint(0, 256, (8, 3, 64, 64), dtype=torch.uint8, generator=generator)
+    epochs = 2 * (replay._FEW + 2)  # each half is recorded
+    kept = Checkpoint(tmp_path, dict)
+
+    def trained(restored=None):
+        model = AttentDifferNet(device="cuda", epochs=epochs, **TINY | settings)
+        training = model.train_epochs(given)
+        if restored:
+            training.restore(restored)
+        losses = []
+        for epoch in training:
+            losses.append(epoch.train_loss)
+            if epoch.epoch == epochs // 2 and not restored:
+                kept.write(training.state())
+        return losses, model.state_dict()
+
+    whole, expected = trained()
+    rest, found = trained(kept.read())
+    assert rest == pytest.approx(whole[epochs // 2 :], rel=1e-5)
+    for name, tensor in expected.items():
+        torch.testing.assert_close(found[name], tensor, msg=name)
 
 
 @pytest.mark.gpu
