@@ -71,12 +71,13 @@ def computing(precision: str, device: torch.device) -> Iterator[None]:
     """Within, the forward pass on that device has its convolutions in that precision.
 
     By torch's autocast (https://docs.pytorch.org/docs/stable/amp.html), whose backward pass follows
-    by itself, but for TF32: that is to be within `rounding`. float64 is left alone.
+    by itself, but for TF32: that is to be within `rounding`. float64 is left alone. Nothing cast is
+    kept: within a program's autocast it would be, while attention learns.
     """
     dtype = PRECISIONS[precision]
     with (
         rounding(precision, device),
-        torch.autocast(device.type, dtype=dtype, enabled=dtype is not None),
+        torch.autocast(device.type, dtype=dtype, enabled=dtype is not None, cache_enabled=False),
     ):
         yield
 

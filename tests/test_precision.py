@@ -173,9 +173,11 @@ def test_whatever_computes_does_so_in_float32(loose, images):
         handle.remove()
 
 
-def test_a_program_that_autocasts_changes_nothing(images):
+@pytest.mark.filterwarnings("ignore:precision is:UserWarning")
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_program_that_autocasts_changes_nothing(images, precision):
     def fitted():
-        model = AttentDifferNet(**TINY | {"epochs": 3})
+        model = AttentDifferNet(attention="se", precision=precision, **TINY | {"epochs": 3})
         losses = [epoch.train_loss for epoch in model.train_epochs(images)]
         return losses, model.score(images), model.explain(images[0])
 
