@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# All that a GPU can answer, in some five minutes: whether its own ways give the same numbers, how fast
+# All that a GPU can answer, in some seven minutes (an estimate): whether its own ways give the same numbers, how fast
 # they are beside the published procedure, and what its number formats cost in AUROC.
 #
 #   bash benchmarks/gpu.sh DIR [CHECKOUT]
@@ -18,13 +18,16 @@ data=$(realpath "$data")
 published=(${2:+--published "$(realpath "$2")"})
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-python -m pytest -q -m gpu tests/test_replay.py tests/test_gpu_layers.py
+tests=0
+python -m pytest -q -m gpu tests/test_{explain,gpu_layers,pixels,precision,replay}.py || tests=$?
+# Four steps an epoch: in the last epoch all of them are played.
 throughput=(python benchmarks/throughput.py --device cuda --data "$data/bottle")
-"${throughput[@]}" --epochs 2 --test-images 20 --precision tf32 fp16 bf16 fp32 "${published[@]}" \
+throughput+=(--train-images 96 --epochs 4)
+"${throughput[@]}" --test-images 20 --precision tf32 fp16 bf16 fp32 "${published[@]}" \
     --out benchmarks/out/gpu.csv
-"${throughput[@]}" --attention se --train-images 96 --test-images 4 --precision tf32 \
-    --out benchmarks/out/gpu_se.csv
+"${throughput[@]}" --attention se --test-images 4 --precision tf32 --out benchmarks/out/gpu_se.csv
 for category in screw bottle transistor; do
     python benchmarks/rounding.py --device cuda --native --data "$data/$category" \
         --out "benchmarks/out/gpu_$category.csv"
 done
+exit "$tests"
