@@ -373,7 +373,7 @@ def test_image_files_of_any_folder(tmp_path):
 def test_a_linked_folder_is_left_out_and_said(tmp_path):
     make(tmp_path, "in/a/0.png", "elsewhere/1.png")
     (tmp_path / "in" / "b").symlink_to(tmp_path / "elsewhere")
-    with pytest.warns(UserWarning, match="in': 1 linked folders, such as 'b'; put what"):
+    with pytest.warns(UserWarning, match="in': 1 linked folder, such as 'b'; put what"):
         assert image_files(tmp_path / "in") == ["a/0.png"]
 
 
