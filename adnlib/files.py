@@ -60,7 +60,7 @@ def subfolders(folder: Path, names: Iterable[str] = ()) -> list[Path]:
     names = {composed(name) for name in names}
     try:
         with os.scandir(folder) as entries:
-            children = [entry.name for entry in entries if entry.is_dir()]
+            children = [entry.name for entry in entries if leads_to_folder(entry)]
     except PermissionError:
         raise InputError(f"{str(folder)!r} may not be read: change its permissions.") from None
     return [
@@ -78,6 +78,11 @@ def check_folder(folder: Path, advice: str) -> None:
         raise InputError(f"{str(folder)!r} does not exist: {advice}.")
     if not is_folder:
         raise InputError(f"{str(folder)!r} is a file: {advice}.")
+
+
+def leads_to_folder(entry: os.DirEntry[str]) -> bool:
+    """Whether it is a folder or a link to one; of a link to itself, `entry.is_dir` raises."""
+    return Path(entry.path).is_dir() if entry.is_symlink() else entry.is_dir()
 
 
 def is_hidden(name: str) -> bool:

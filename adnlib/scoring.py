@@ -20,7 +20,15 @@ from PIL import Image
 
 from adnlib.errors import InputError, writing
 from adnlib.evaluation import percentiles
-from adnlib.files import HEAT_SUFFIX, is_hidden, is_image, natural, warn_of_links, warn_of_others
+from adnlib.files import (
+    HEAT_SUFFIX,
+    is_hidden,
+    is_image,
+    leads_to_folder,
+    natural,
+    warn_of_links,
+    warn_of_others,
+)
 from adnlib.images import read_image, upright_shape
 from adnlib.machine import cores
 from adnlib.model import AttentDifferNet
@@ -171,7 +179,7 @@ def _images_below(folder: str) -> Iterator[str]:
                     is_folder = entry.is_dir(follow_symlinks=False)
                     if not is_hidden(entry.name) and (is_folder or is_image(entry.name)):
                         children.append((entry.path, is_folder))
-                    elif not is_hidden(entry.name) and entry.is_symlink() and entry.is_dir():
+                    elif not is_hidden(entry.name) and leads_to_folder(entry):
                         linked.append(entry.name)
         except OSError as error:
             raise InputError(

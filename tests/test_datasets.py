@@ -377,6 +377,14 @@ def test_a_linked_folder_is_left_out_and_said(tmp_path):
         assert image_files(tmp_path / "in") == ["a/0.png"]
 
 
+def test_a_link_to_itself_is_no_folder(tmp_path):
+    category = make(tmp_path / "set" / "part", "train/good/0.png")
+    (tmp_path / "set" / "loop").symlink_to("loop")
+    (category / "loop").symlink_to("loop")
+    assert [found.folder for found in datasets.find(tmp_path / "set")] == [category]
+    assert len(datasets.read_samples(category)) == 1
+
+
 def test_decomposed_letters_sort_as_composed_ones(tmp_path):
     """File systems hold one or the other form of a name: the order must not depend on which."""
     for place, name in (("composed", "\u00e9.png"), ("decomposed", "e\u0301.png")):

@@ -508,6 +508,7 @@ def test_what_is_no_model_is_one_sentence(call, data, tmp_path, there, message):
 def test_a_folder_that_links_to_itself_is_walked_once(call, data, model, tmp_path):
     draw(tmp_path / "new" / "a" / "1.png", 1)
     (tmp_path / "new" / "a" / "up").symlink_to("..")
+    (tmp_path / "new" / "a" / "loop").symlink_to("loop")  # and leads nowhere
     _, out, err = call("score", model, "new")
     assert len(read_rows(out)) == 1
     assert "note: left out in 'new/a': 1 linked folder, such as 'up'; put what" in err
