@@ -60,7 +60,9 @@ def resize_image(image: Image.Image, size: int) -> torch.Tensor:
     """
     try:
         return torch.from_numpy(_resized(_upright(image), size))
-    except (OSError, ValueError) as error:
+    except MemoryError:
+        raise
+    except Exception as error:  # a damaged file makes PIL raise almost any kind
         raise InputError(
             f"an image given by PIL cannot be used ({_said(error)}): repair it, or take it out."
         ) from None

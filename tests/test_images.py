@@ -225,6 +225,14 @@ def test_damaged_bytes_raise_nothing_but_input_errors(tmp_path):
                 continue
 
 
+def test_a_damaged_image_that_pil_has_opened_is_an_input_error():
+    damaged = bytearray(encoded("PNG"))
+    length = damaged.index(b"IDAT") - 4
+    damaged[length : length + 4] = (1000).to_bytes(4, "big")  # what follows is no chunk
+    with pytest.raises(InputError, match="given by PIL cannot be used"):
+        resize_image(Image.open(io.BytesIO(damaged)), SIZE)
+
+
 def folder_of(tmp_path: Path, count: int, bad: tuple[int, ...] = ()) -> list[str]:
     names = [f"{i}.png" for i in range(count)]
     for i, name in enumerate(names):
