@@ -5,17 +5,17 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from adnlib.parsing import finish, guarded, path, tell
+from adnlib.parsing import command, finish, guarded, path, tell
 
 
 def add_to(commands: Any) -> None:
     """Add them to a parser's commands."""
     parser = commands.add_parser("datasets", help="check a folder of data sets, or unpack into it")
     actions = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    check = actions.add_parser("check", help="say what is there, what is missing, where to get it")
+    check = command(actions, "check", "say what is there, what is missing, where to get it")
     check.add_argument("folder", type=path, metavar="DIR", help="folder that holds the data sets")
     finish(check, guarded(_check, "nothing was changed"))
-    unpack = actions.add_parser("unpack", help="unpack a downloaded zip or tar archive")
+    unpack = command(actions, "unpack", "unpack a downloaded zip or tar archive")
     unpack.add_argument("archive", type=path, metavar="ARCHIVE")
     unpack.add_argument("folder", type=path, metavar="DIR", help="folder that holds the data sets")
     unpack.add_argument(

@@ -204,6 +204,7 @@ def test_unpack_then_check(command, tmp_path):
         (["unpack", "nowhere.zip", "data"], "is no file"),
         (["unpack", "my_part.zip", "data"], "give that as --dataset NAME"),
         (["unpack", "my_part.zip", "data", "--datset", "x"], "did you mean --dataset?"),
+        (["unpack", "my_part.zip", "data", "--data", "x"], "did you mean --dataset?"),
         (["chek", "data"], "chek"),
         ([], "required: COMMAND"),
     ],
