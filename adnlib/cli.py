@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import io
 import os
 import signal
 import sys
@@ -26,7 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         0; 1 if a run failed, an image could not be read, or no data in a folder can be used; 2 for
         a mistake in the input; 130 if interrupted.
     """
-    _open_closed_streams()
+    _prepare_streams()
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup leaves it
             signal.signal(number, signal.default_int_handler)
@@ -41,11 +42,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
 
 
-def _open_closed_streams() -> None:
-    """As `adnlib ... <&- >&-` leaves them; else the next file that is opened takes their number."""
+def _prepare_streams() -> None:
+    """Open what `adnlib ... <&- >&-` leaves closed, as the next file would take its number; and
+    let names into the output that the locale cannot write."""
     for stream, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, stream) is None:
             setattr(sys, stream, Path(os.devnull).open(mode))  # noqa: SIM115 (until the end)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:

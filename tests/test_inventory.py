@@ -1,5 +1,6 @@
 """What `adnlib datasets` says of a folder. No image is opened, so empty files stand for them."""
 
+import io
 import subprocess
 import sys
 import zipfile
@@ -193,6 +194,15 @@ def test_unpack_then_check(command, tmp_path):
     assert code == 0
     assert "my_set (own): 1 category in my_set" in out
     assert "Archives" not in out
+
+
+def test_a_name_without_letters_in_the_locale_is_escaped(tmp_path, monkeypatch):
+    make(tmp_path / "set" / "gr\u00f6\u00dfe")
+    out = io.TextIOWrapper(io.BytesIO(), "ascii")
+    monkeypatch.setattr("sys.stdout", out)
+    monkeypatch.setattr(cli.signal, "signal", lambda *_: None)
+    assert cli.main(["datasets", "check", str(tmp_path)]) == 0
+    assert rb"  gr\xf6\xdfe  " in out.buffer.getvalue()
 
 
 @pytest.mark.parametrize(
