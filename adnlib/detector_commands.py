@@ -135,7 +135,7 @@ def _score(options: argparse.Namespace) -> int:
         return 0
     else:
         if not counts:
-            print("note: the list on standard input names no images", file=sys.stderr)
+            print("note: there are no images to score", file=sys.stderr)
     finally:
         if counts:
             _tell(counts, time.perf_counter() - began, "\r" if watched else "")

@@ -56,12 +56,14 @@ def find_images(words: Sequence[str], stdin: Iterable[str]) -> Iterator[str]:
 
     Args:
         words: files, folders (all images below, links to folders not followed), globs, or "-".
+            Pictures of maps are passed over wherever they are named.
         stdin: lines with a path each, for "-".
 
     Raises:
         InputError: at once, if a word stands for nothing.
     """
-    return itertools.chain.from_iterable([_found(word, stdin) for word in words])
+    found = itertools.chain.from_iterable([_found(word, stdin) for word in words])
+    return (path for path in found if not path.lower().endswith(HEAT_SUFFIX))
 
 
 def load_detector(path: Path, device: str = "auto", fpr: float | None = None) -> Detector:

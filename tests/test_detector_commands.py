@@ -330,7 +330,7 @@ def test_words_stand_for_files_folders_globs_and_standard_input(call, data, mode
     assert len(read_rows(out)) == 2
     code, out, err = call("score", model, "-", stdin="\n")
     assert (code, read_rows(out)) == (0, [])
-    assert err == "note: the list on standard input names no images\n"
+    assert err == "note: there are no images to score\n"
 
 
 @pytest.mark.parametrize("name", ["a,b.png", 'a"b.png', "a\nb.png", "a\rb.png"])
@@ -531,9 +531,12 @@ def test_pictures_of_heat_are_no_images_to_score(call, model, tmp_path):
     for name in ("a.png", "z.png"):
         draw(tmp_path / "new" / name, 1)
     for _ in range(2):
-        code, out, _ = call("score", model, "new", "--heatmaps", "new/heat")
-        assert (code, len(out.splitlines())) == (0, 3)
-    assert len(list((tmp_path / "new").rglob("*.heat.png"))) == 2
+        for word in ("new", "new/**/*.png", "-"):
+            listed = "\n".join(map(str, (tmp_path / "new").rglob("*.png")))
+            code, out, _ = call("score", model, word, "--heatmaps", "new/heat", stdin=listed)
+            assert (code, len(out.splitlines())) == (0, 3)
+    maps = (tmp_path / "new" / "heat" / "new").rglob("*.heat.png")
+    assert sorted(path.name for path in maps) == ["a.png.heat.png", "z.png.heat.png"]
 
 
 def test_photographs_that_are_left_out_are_said(call, model, tmp_path):
