@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import sys
@@ -107,7 +108,8 @@ def summary(model: AttentDifferNet) -> list[str]:
 class Progress:
     """How far a fit is, and how long it will take.
 
-    On a terminal it is one line that is rewritten, else a line per epoch on standard error.
+    On a terminal it is one line that is rewritten, else a line per epoch on standard error. Where
+    it cannot be written any more, the fit goes on.
     """
 
     def __init__(self, stream: TextIO | None = None) -> None:
@@ -132,8 +134,9 @@ class Progress:
             self._stream.write("\n")
 
     def _show(self, line: str) -> None:
-        self._stream.write(f"\r\x1b[K{line}" if self._rewrites else f"{line}\n")
-        self._stream.flush()
+        with contextlib.suppress(OSError):
+            self._stream.write(f"\r\x1b[K{line}" if self._rewrites else f"{line}\n")
+            self._stream.flush()
 
 
 def _check_out(asked: Fit) -> None:

@@ -277,6 +277,16 @@ def test_on_a_terminal_one_line_is_rewritten():
     assert "\r" not in pipe.getvalue()
 
 
+def test_progress_that_nobody_reads_any_more_stops_no_fit(call, data, tmp_path, monkeypatch):
+    class Broken(io.StringIO):
+        def flush(self):
+            raise BrokenPipeError
+
+    monkeypatch.setattr(fitting, "Progress", lambda: Progress(Broken()))
+    assert call("fit", data / "part", "--out", "m", *TINY)[0] == 0
+    assert (tmp_path / "m" / "model.json").is_file()
+
+
 def read_rows(text: str) -> list[dict[str, str]]:
     return list(csv.DictReader(io.StringIO(text)))
 
