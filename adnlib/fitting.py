@@ -15,6 +15,7 @@ from typing import Any, TextIO
 from adnlib import model_files
 from adnlib.checkpoint import left_in, remove
 from adnlib.errors import InputError
+from adnlib.files import is_hidden
 from adnlib.inputs import anomalous_files, good_files, read_images
 from adnlib.model import AttentDifferNet
 from adnlib.tables import duration
@@ -143,7 +144,8 @@ def _check_out(asked: Fit) -> None:
     out = asked.out
     if out.is_file():
         raise InputError(f"{str(out)!r} is a file: give a new folder for the model.")
-    if out.is_dir() and {*out.iterdir()} - {*left_in(out)}:
+    there = [*out.iterdir()] if out.is_dir() else []
+    if {path for path in there if not is_hidden(path.name)} - {*left_in(out)}:
         if not (out / model_files.JSON_NAME).exists():
             raise InputError(f"{str(out)!r} holds other things: give a new folder for the model.")
         if not asked.force:

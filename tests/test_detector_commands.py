@@ -230,12 +230,13 @@ def test_a_fit_goes_on_from_its_checkpoint_and_leaves_none(call, data, tmp_path,
         assert call(*words)[0] == 130
     assert [path.name for path in (tmp_path / "m").iterdir()] == ["checkpoint.pt"]
     (tmp_path / "m" / "checkpoint.7.part.pt").touch()  # of a process that was killed
+    (tmp_path / "m" / ".nfs1").touch()
     code, out, err = call(*words)
     assert code == 0
     assert [line.split()[1] for line in err.splitlines() if "loss" in line] == ["3/4", "4/4"]
     assert "trained on for 4 epochs" in out
     assert sorted(path.name for path in (tmp_path / "m").iterdir()) == [
-        *("model.json", "model.safetensors")
+        *(".nfs1", "model.json", "model.safetensors")
     ]
 
 
