@@ -13,6 +13,7 @@ from typing import Any
 from adnlib.errors import InputError
 from adnlib.parsing import command, count, finish, guarded, name, path, tell
 from adnlib.settings import assignment
+from adnlib.words import counted
 
 FIT_EXAMPLES = """\
 presets, with the time that 200 images take on 2 CPU cores:
@@ -156,7 +157,7 @@ def _export(options: argparse.Namespace) -> int:
     size = model.settings.image_size
     images = read_images(options.images, size)[:] if options.images else noise(2, size)
     difference = export_model(model, options.out, images)
-    checked = f"{len(images)} {'' if options.images else 'drawn '}images"
+    checked = counted(len(images), "image" if options.images else "drawn image")
     tell(f"{str(options.out)!r} takes uint8 images (N, 3, {size}, {size}) and gives N scores")
     tell(
         f"checked with {checked}: scores differ from the model's by at most {difference:.1e} of "
@@ -168,7 +169,7 @@ def _export(options: argparse.Namespace) -> int:
 def _tell(counts: Counter[str], seconds: float, before: str) -> None:
     each = ", ".join(f"{count} {what}" for what, count in sorted(counts.items()))
     total = counts.total()
-    rate = f"{total} images in {seconds:.0f} s, {total / seconds:.3g} a second"
+    rate = f"{counted(total, 'image')} in {seconds:.0f} s, {total / seconds:.3g} a second"
     print(f"{before}{rate}: {each}", file=sys.stderr)
 
 

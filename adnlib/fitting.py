@@ -21,6 +21,7 @@ from adnlib.model import AttentDifferNet
 from adnlib.tables import duration
 from adnlib.threshold import FPR, check_shares, clopper_pearson
 from adnlib.training import HOLDOUT, Epoch
+from adnlib.words import counted
 
 
 @dataclass(frozen=True)
@@ -91,8 +92,8 @@ def summary(model: AttentDifferNet) -> list[str]:
     lines = []
     if done:
         lines.append(
-            f"{done.images} images trained on for {done.epochs} epochs, {done.held_out} held out, "
-            f"{done.seconds:.0f} s"
+            f"{counted(done.images, 'image')} trained on for {counted(done.epochs, 'epoch')}, "
+            f"{done.held_out} held out, {done.seconds:.0f} s"
         )
     if threshold is None:
         return [*lines, "No threshold, since no image was held out: scores come without a verdict."]
@@ -119,7 +120,7 @@ class Progress:
 
     def begin(self, images: int, model: AttentDifferNet) -> None:
         self._epochs = model.settings.epochs
-        self._show(f"{images} good images read; training on {model.device}")
+        self._show(f"{counted(images, 'good image')} read; training on {model.device}")
 
     def epoch(self, epoch: Epoch) -> None:
         left = epoch.seconds / epoch.epoch * (self._epochs - epoch.epoch)

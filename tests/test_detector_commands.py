@@ -269,13 +269,14 @@ def test_on_a_terminal_one_line_is_rewritten():
     terminal, pipe = Terminal(), io.StringIO()
     for stream in (terminal, pipe):
         progress = Progress(stream)
-        progress.begin(8, AttentDifferNet(weights="random", image_size=64, scales=1, flow_width=8))
+        progress.begin(1, AttentDifferNet(weights="random", image_size=64, scales=1, flow_width=8))
         progress.epoch(type("Epoch", (), {"epoch": 1, "train_loss": 1.0, "seconds": 2.0}))
         progress.end()
     assert terminal.getvalue().count("\n") == 1
     assert "about 6 min left" in terminal.getvalue()
     assert pipe.getvalue().count("\n") == 2
     assert "\r" not in pipe.getvalue()
+    assert pipe.getvalue().startswith("1 good image read; training on ")
 
 
 def test_progress_that_nobody_reads_any_more_stops_no_fit(call, data, tmp_path, monkeypatch):
@@ -707,7 +708,7 @@ def test_closed_streams_are_empty_ones(data, model):
     command = f"{sys.executable} -m adnlib score {model} - {image} <&- >&-"
     done = in_bash(command)
     assert (done.returncode, done.stderr.count("\n")) == (0, 1), done.stderr
-    assert done.stderr.startswith("1 images in ")
+    assert done.stderr.startswith("1 image in ")
 
 
 def test_scoring_needs_neither_jupyter_nor_the_workflow():
