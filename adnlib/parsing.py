@@ -13,8 +13,9 @@ from typing import Any
 
 from adnlib.errors import InputError, writing
 
-_FULL = ("out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUBLAS_STATUS_NOT_INITIALIZED")
+_FULL_GPU = ("out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUBLAS_STATUS_NOT_INITIALIZED")
 """What torch says where a GPU has no memory left, the last of cuBLAS's own."""
+_FULL_MACHINE = "can't allocate memory"
 
 
 def command(
@@ -101,12 +102,16 @@ def guarded(
         except KeyboardInterrupt:
             print(f"\ninterrupted; {interrupted}", file=sys.stderr)
             return 130
-        except RuntimeError as error:  # torch's own, which is not loaded here
-            if not any(sign in str(error) for sign in _FULL):
+        except (MemoryError, RuntimeError) as error:  # torch's own, which is not loaded here
+            if isinstance(error, MemoryError) or _FULL_MACHINE in str(error):
+                where, instead = "this machine", ""
+            elif any(sign in str(error) for sign in _FULL_GPU):
+                where, instead = "the GPU", "give --device cpu, "
+            else:
                 raise
             raise InputError(
-                "the GPU has too little memory: end what else uses it, give --device cpu, or train "
-                "with a smaller batch_images or image_size."
+                f"{where} has too little memory: end what else uses it, {instead}or train with a "
+                "smaller batch_images or image_size."
             ) from None
         except OSError as error:  # such as a name that is too long, wherever it is looked at
             named = f"{str(error.filename)[:200]!r}" if error.filename else "a file"

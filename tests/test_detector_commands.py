@@ -751,6 +751,17 @@ def test_a_gpu_without_room_is_said(data, monkeypatch, call):
     assert "the GPU has too little memory: end what else uses it" in err
 
 
+@pytest.mark.parametrize("library", [torch, np], ids=["torch", "numpy"])
+def test_a_machine_without_room_is_said(data, monkeypatch, call, library):
+    monkeypatch.setattr(AttentDifferNet, "fit", lambda *_, **__: library.empty(10**15))
+    code, _, err = call("fit", data / "part", "--out", "m", *TINY)
+    assert code == 2
+    assert err.endswith(
+        "error: this machine has too little memory: end what else uses it, or train with a smaller "
+        "batch_images or image_size.\n"
+    )
+
+
 def test_settings_are_listed_with_their_meanings(capsys):
     assert cli.main(["settings"]) == 0
     out = capsys.readouterr().out
