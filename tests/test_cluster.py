@@ -132,7 +132,8 @@ def test_the_profile_names_the_rules_that_there_are():
 @pytest.mark.parametrize("gpu", [0, 1])
 def test_each_job_asks_for_time_and_memory_and_only_a_run_for_a_gpu(tmp_path, gpu):
     cell = {"dataset": "my_set", "mem_mb": 6123, "settings": {"map_views": 1}}
-    (tmp_path / "plan.json").write_text(json.dumps({"cells": {KEY: cell}, "gpu": gpu}))
+    plan = {"cells": {KEY: cell}, "todo": [KEY], "gpu": gpu}
+    (tmp_path / "plan.json").write_text(json.dumps(plan))
     command = [sys.executable, "-P", "-m", "snakemake", "--dry-run", "--directory", str(tmp_path)]
     files = ["--snakefile", str(SNAKEFILE), "--configfile", str(tmp_path / "plan.json")]
     done = subprocess.run(

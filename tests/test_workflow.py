@@ -42,6 +42,7 @@ auroc = 0.5 + seed / 10 + epochs / 1000
 metrics = {f"auroc_{which}": auroc for which in ("last", "selected", "best_on_test", "averaged")}
 metrics |= {"train_images": 2, "test_images": 2, "seconds": 1}
 (folder / "metrics.json").write_text(json.dumps(metrics))
+time.sleep(600 if pathlib.Path("linger").exists() else 0)
 """
 TABLES = """
 import json, pathlib
@@ -251,6 +252,20 @@ def test_killed_then_failing_then_whole(fresh: Path) -> None:
     code, output = call(fresh)
     assert (code, calls(fresh)) == (0, ["se 0 2"]), output
     assert len(table(fresh)) == 2
+
+
+def test_a_run_that_ended_as_its_call_was_killed_is_not_done_again(fresh: Path) -> None:
+    (fresh / "linger").touch()
+    with start(fresh, "--jobs", "1") as process:
+        wait_for(lambda: list((fresh / "results").rglob("metrics.json")))
+        process.kill()
+    wait_for(lambda: not processes_of(fresh), 5)
+    (ended,) = calls(fresh)
+
+    (fresh / "linger").unlink()
+    code, output = call(fresh, "--jobs", "1")
+    assert code == 0, output
+    assert sorted([ended, *calls(fresh)]) == ["none 0 2", "se 0 2"]
 
 
 def test_when_nothing_new_ends_tables_and_report_still_say_what_is_missing(project: Path) -> None:
