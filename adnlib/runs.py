@@ -48,7 +48,11 @@ from adnlib.provenance import describe_device, git_revision, versions
 from adnlib.run_settings import Settings
 from adnlib.training import hold_out
 
-_APART_FROM_TRAINING = ("results", "memory_budget", "save_model", "map_views")
+# Images and the kind of device are compared themselves, wherever they are.
+_APART_FROM_TRAINING = (
+    *("data_root", "on_bad_image", "device", "results"),
+    *("memory_budget", "save_model", "map_views"),
+)
 
 
 class Run:

@@ -5,6 +5,7 @@ import json
 import os
 import re
 import resource
+import shutil
 import time
 from types import SimpleNamespace
 
@@ -151,6 +152,15 @@ def test_no_run_goes_on_from_another_kind_of_device(settings):
     torch.save(state, run.folder / CHECKPOINT)
     with pytest.warns(UserWarning, match="was made with other devices: training begins anew"):
         trained(settings)
+
+
+def test_a_run_whose_images_lie_elsewhere_goes_on(settings, data_root, tmp_path):
+    trained(settings, stop_after=4)
+    moved = tmp_path / "moved"
+    shutil.copytree(data_root, moved)
+    changed = {"data_root": str(moved), "device": "cpu", "on_bad_image": "skip"}
+    _, said = trained(dataclasses.replace(settings, **changed))
+    assert said[0].startswith("goes on after epoch 3")
 
 
 def test_a_run_that_lacked_memory_goes_on_with_another_budget(settings):
