@@ -10,6 +10,7 @@ import importlib.util
 import json
 import os
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -32,6 +33,7 @@ from adnlib.places import DEMO_ROOT
 from adnlib.plan import Plan
 
 SNAKEFILE = Path("workflow/Snakefile")
+SOURCE_CACHE = Path(".snakemake/source-cache")
 FOLLOW_SECONDS = 2
 
 _INSTEAD = "another folder with --results"
@@ -110,6 +112,8 @@ def _prepare(plan: Plan) -> dict[str, Any]:
             find_weights(backbone, source)
     record = plan.record()
     with writing(plan.results, _INSTEAD):
+        # Snakemake would take the Snakefile of the call that made the folder for today's.
+        shutil.rmtree(plan.results / SOURCE_CACHE, ignore_errors=True)
         for told in (plan.results / "notebooks").glob(f"*.{FAILED}"):
             told.unlink()
         for key in record["todo"]:
@@ -163,7 +167,7 @@ def _command(record: dict[str, Any]) -> list[str]:
         *where,
         *("--rerun-triggers", "mtime"),
         *("--scheduler", "greedy"),
-        *("--runtime-source-cache-path", str(results / ".snakemake" / "source-cache")),
+        *("--runtime-source-cache-path", str(results / SOURCE_CACHE)),
         # A lock that a killed Snakemake left behind would stop the next; _alone does this better.
         *("--nolock", "--rerun-incomplete"),
     ]

@@ -194,7 +194,10 @@ def test_each_run_has_its_line(finished: tuple[Path, str]) -> None:
 
 def test_what_is_done_is_not_done_again(project: Path) -> None:
     before = sorted((path, path.stat().st_mtime) for path in project.rglob("*.ipynb"))
+    snakefile = project / "workflow/Snakefile"
+    snakefile.write_text(snakefile.read_text() + "\nopen('of_today', 'w').close()\n")
     code, output = call(project)
+    assert (project / "results/grid/of_today").exists(), output
     assert (code, calls(project)) == (0, []), output
     assert sorted((path, path.stat().st_mtime) for path in project.rglob("*.ipynb")) == before
     assert "my_set" in output
