@@ -165,7 +165,7 @@ def _command(record: dict[str, Any]) -> list[str]:
         *("--directory", str(results)),
         *("--configfile", str(results / PLAN)),
         *where,
-        *("--rerun-triggers", "mtime"),
+        *("--rerun-triggers", "mtime", "params"),
         *("--scheduler", "greedy"),
         *("--runtime-source-cache-path", str(results / SOURCE_CACHE)),
         # A lock that a killed Snakemake left behind would stop the next; _alone does this better.

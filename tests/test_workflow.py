@@ -281,6 +281,12 @@ def test_when_nothing_new_ends_tables_and_report_still_say_what_is_missing(proje
     assert all(path.stat().st_mtime > old for path, old in zip(made, before, strict=True))
     assert len(table(project)) == 2
 
+    told = made[:2]
+    before = [path.stat().st_mtime for path in told]
+    code, output = call(project, "--seeds", "0")  # fewer, which are all there
+    assert (code, calls(project)) == (0, []), output
+    assert all(path.stat().st_mtime > old for path, old in zip(told, before, strict=True))
+
 
 def test_an_interrupted_one_says_so(fresh: Path) -> None:
     (fresh / "wait").touch()
