@@ -85,9 +85,9 @@ class Checkpoint:
 
 def _other(was: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     """The first that is not the same, and what of it; "" where all are."""
-    for name, made in now.items():
-        if was.get(name) != made:
-            before = was.get(name)
+    for name in {**was, **now}:
+        before, made = was.get(name), now.get(name)
+        if before != made:
             if isinstance(made, dict) and isinstance(before, dict):
                 return f"{name} ({_other(before, made)})"
             return name

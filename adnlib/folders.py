@@ -76,7 +76,7 @@ def kept_settings(folder: Path) -> dict[str, Any] | None:
     """The settings that `PARAMS` has; None where it is damaged."""
     try:
         return json.loads((folder / PARAMS).read_text(encoding="utf-8"))["settings"]
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, TypeError):
         return None
 
 

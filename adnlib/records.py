@@ -80,7 +80,7 @@ def asked_cells(results: str | Path) -> dict[str, dict[str, Any]]:
         return {}
     try:
         return json.loads(plan.read_text(encoding="utf-8"))["cells"]
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(
             f"{plan} is damaged ({type(error).__name__}: {error}): delete it, or call ./run_all.sh "
             "again, which writes it."

@@ -154,6 +154,12 @@ def test_no_run_goes_on_from_another_kind_of_device(settings):
         trained(settings)
 
 
+def test_a_setting_that_is_there_no_more_is_named(tmp_path):
+    Checkpoint(tmp_path, lambda: {"settings": {"epochs": 1, "older": 2}}).write({})
+    with pytest.warns(UserWarning, match=re.escape("made with other settings (older): training")):
+        assert Checkpoint(tmp_path, lambda: {"settings": {"epochs": 1}}).read() is None
+
+
 def test_a_run_whose_images_lie_elsewhere_goes_on(settings, data_root, tmp_path):
     trained(settings, stop_after=4)
     moved = tmp_path / "moved"

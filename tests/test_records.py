@@ -114,7 +114,7 @@ def test_a_data_sets_name_is_no_pattern(tmp_path: Path) -> None:
             read_runs(tmp_path, pattern)
 
 
-@pytest.mark.parametrize("content", ["{", "{}", ""])
+@pytest.mark.parametrize("content", ["{", "{}", "[]", ""])
 def test_a_damaged_plan_is_named(tmp_path: Path, content: str) -> None:
     (tmp_path / "plan.json").write_text(content)
     with pytest.raises(InputError, match=r"plan\.json is damaged .* delete it"):

@@ -207,9 +207,11 @@ def test_a_run_that_is_not_finished_is_not_done(settings):
     assert not runs.is_done(run.folder)
 
 
-def test_a_finished_run_that_is_damaged_is_named(settings):
-    run, _ = whole_run(settings)
-    (run.folder / "params.json").write_text("{")
+@pytest.mark.parametrize("content", ["{", "[]", "{}"])
+def test_a_finished_run_that_is_damaged_is_named(settings, content):
+    run = runs.Run(settings)
+    run.folder.joinpath(runs.DONE).write_text("{}")
+    run.folder.joinpath("params.json").write_text(content)
     with pytest.raises(InputError, match="seed0 holds a damaged run: delete it"):
         runs.Run(settings)
 
