@@ -45,6 +45,7 @@ class FinishedRun:
     images: str  # the category folder that the run read
     weights: str  # "random", or the SHA-256 of the backbone's weights
     aurocs: dict[str, float]  # fractions, by `SELECTIONS`; none "selected" without a hold-out
+    told_by: dict[str, float]  # see `shortcuts.told_by`; none in older runs
     train_images: int  # without those held out
     test_images: int
     seconds: float
@@ -173,6 +174,7 @@ def _read_run(folder: Path) -> FinishedRun:
         # The same weights may come from the cache or from a file, so the hash says which they are.
         weights=str(params["weights_sha256"]),
         aurocs=aurocs,
+        told_by=dict(metrics.get("told_by", {})),
         train_images=int(metrics["train_images"]),
         test_images=int(metrics["test_images"]),
         seconds=float(metrics["seconds"]),

@@ -28,6 +28,7 @@ from adnlib.errors import writing
 from adnlib.looks import AVERAGED
 from adnlib.record import FinishedRun
 from adnlib.records import asked_seeds, read_runs, sorted_variants
+from adnlib.shortcuts import clear
 from adnlib.tables import Cell, Sheet
 from adnlib.variants import variant_title
 from adnlib.words import counted
@@ -182,7 +183,7 @@ def _sheet(dataset: str, selection: str, group: list[FinishedRun], rows: pd.Data
         rows=body,
         alert=alert(group),
         closing=int(MEAN in categories),
-        notes=_notes(dataset, beside),
+        notes=[*_shortcuts(group), *_notes(dataset, beside)],
     )
 
 
@@ -209,6 +210,16 @@ def _caption(group: list[FinishedRun], rows: pd.DataFrame) -> str:
     elif len(common) < len(categories):
         parts.append(f"The mean is over {', '.join(common)}, which every method was run on.")
     return " ".join(parts)
+
+
+def _shortcuts(group: list[FinishedRun]) -> list[str]:
+    """A warning of test images that can be told without a detector."""
+    told = {
+        f"{run.category} {100 * auroc:.1f} by {name}"
+        for run in group
+        for name, auroc in clear(run.told_by).items()
+    }
+    return [f"AUROC without a detector: {', '.join(sorted(told))} alone."] if told else []
 
 
 def _notes(dataset: str, beside: dict[str, list[Published | None]]) -> list[str]:

@@ -46,6 +46,7 @@ from adnlib.parameters import project_path
 from adnlib.pixels import Pixels
 from adnlib.provenance import describe_device, git_revision, versions
 from adnlib.run_settings import Settings
+from adnlib.shortcuts import told_by
 from adnlib.training import hold_out
 
 # Images and the kind of device are compared themselves, wherever they are.
@@ -201,6 +202,8 @@ class Run:
             f"{split}_images": int((self.samples["split"] == split).sum())
             for split in ("train", "holdout", "test")
         }
+        labels = self.samples.loc[self.samples["split"] == "test", "label"]
+        metrics["told_by"] = told_by(labels, self.images("test"))
         metrics["seconds"] = round(self._seconds(), 1)
         metrics["resumed_after_epochs"] = self._resumed
         with writing(self.folder):

@@ -16,8 +16,8 @@
 # %% [markdown]
 # # Data sets: what lies in a folder
 #
-# **Question.** Which data sets and categories are there, are they complete, and what do they look
-# like?
+# **Question.** Which data sets and categories are there, are they complete, what do they look like,
+# and could brightness alone tell good from anomalous?
 
 # %% [markdown]
 # ## Parameters
@@ -39,8 +39,9 @@ from adnlib import datasets, inventory
 from adnlib.catalogue import CATALOGUE, ImageCounts
 from adnlib.demo import make_demo
 from adnlib.errors import InputError
-from adnlib.images import read_image
+from adnlib.images import load_images, read_image
 from adnlib.settings import check_positive
+from adnlib.shortcuts import shortcut_table
 
 check_positive(parameters, "pictures")
 root = project_path(parameters["data_root"])
@@ -78,6 +79,21 @@ print(inventory.render(found))
 with_images = [each.found for each in found.categories if each.counts != ImageCounts(0, 0, 0)]
 if not with_images:
     raise InputError(f"{str(root)!r} holds no images of a category: give a folder of data sets.")
+
+# %% [markdown]
+# ## What brightness tells
+#
+# The mean (brightness) and the standard deviation (contrast) of an image's values, 0 to 255, in the
+# mean over each kind of images; and AUROC in percent where it is taken for the anomaly score. Near
+# 0 or 100, test images can be told without seeing a defect: a detector's AUROC then says little.
+
+# %%
+tables = {}
+for place in with_images:
+    samples = datasets.read_samples(place.folder, need_train=False)
+    images, kept = load_images(place.folder, samples["path"].tolist(), 256, "skip")
+    tables[place.dataset, place.category] = shortcut_table(samples.iloc[kept], images)
+pd.concat(tables, names=["data set", "category", ""]).round(1)
 
 # %% [markdown]
 # ## Pictures

@@ -87,6 +87,7 @@ def make_run(
             f"auroc_{which}": roc(scores["label"], scores[f"score_{which}"])["auroc"]
             for which in SELECTIONS
         },
+        "told_by": {"brightness": 0.5, "contrast": 0.5},
         "train_images": 100,
         "test_images": len(scores),
         "seconds": 60.0,
@@ -96,7 +97,7 @@ def make_run(
     return folder
 
 
-def set_metrics(folder: Path, **metrics: float) -> None:
+def set_metrics(folder: Path, **metrics: Any) -> None:
     """Write `metrics.json`, or change some of its entries."""
     path = folder / "metrics.json"
     known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}

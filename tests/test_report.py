@@ -198,6 +198,19 @@ def test_random_weights_and_demo_images_are_called_so(tmp_path: Path) -> None:
     assert table["weights_sha256"].isna().all()
 
 
+def test_what_brightness_alone_tells_stands_below_the_tables(tmp_path: Path) -> None:
+    make_grid(tmp_path, categories=("bottle", "screw"))
+    report.write_tables(tmp_path)
+    assert "without a detector" not in (tmp_path / "tables/auroc.md").read_text()
+    for seed in range(2):
+        folder = tmp_path / f"runs/mvtec_ad/screw/se/seed{seed}"
+        set_metrics(folder, told_by={"brightness": 1.0, "contrast": 0.7})
+    report.write_tables(tmp_path)
+    said = "AUROC without a detector: screw 100.0 by brightness alone."
+    assert (tmp_path / "tables/auroc.md").read_text().count(said) == len(SELECTIONS)
+    assert (tmp_path / "tables/auroc.tex").read_text().count(said) == len(SELECTIONS)
+
+
 def test_latex_is_escaped_and_whole(tmp_path: Path) -> None:
     make_grid(tmp_path, categories=("metal_nut", "screw"), variants=("none", "se", "cbam"))
     report.write_tables(tmp_path)

@@ -15,6 +15,7 @@ from adnlib.explain import saliency
 from adnlib.folders import HELD_OUT_SCORES
 from adnlib.looks import SELECTIONS
 from adnlib.run_settings import Settings
+from adnlib.shortcuts import told_by
 from adnlib.variants import variant_settings
 
 TINY = {"weights": "random", "image_size": 64, "scales": 1, "flow_blocks": 2, "flow_width": 16}
@@ -105,6 +106,9 @@ def test_a_run_leaves_what_the_report_reads(settings, tmp_path):
     assert metrics["selected_epoch"] == history["epoch"][lowest]
     assert metrics["auroc_selected"] == history["test_auroc"][lowest]
     assert (metrics["train_images"], metrics["holdout_images"]) == (5, 1)
+    labels = run.samples.loc[run.samples["split"] == "test", "label"]
+    assert metrics["told_by"] == told_by(labels, run.images("test"))
+    assert metrics["told_by"]["brightness"] == 1  # the anomalous ones have a white square
     assert metrics["auroc_last"] == history["test_auroc"].iloc[-1]
     of_both = (run.seen[0] + run.seen[2]) / 2  # two evaluations, each of test and held-out images
     np.testing.assert_allclose(scores["score_averaged"], of_both, rtol=1e-5)
