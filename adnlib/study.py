@@ -16,7 +16,7 @@ import pandas as pd
 from adnlib import tables
 from adnlib.catalogue import MEAN
 from adnlib.errors import writing
-from adnlib.evaluation import Array, mean_and_std, measures
+from adnlib.evaluation import Array, mean_and_std, measures, roc
 from adnlib.record import FinishedRun
 from adnlib.records import check_same_images, read_runs, readable
 from adnlib.significance import bootstrap, delong, interval, pair_wins, wilcoxon
@@ -36,12 +36,24 @@ class Scored:
     labels: Array
     scores: dict[str, dict[int, Array]]
     """Epoch selection to seed to scores in the labels' order."""
+    held_out: dict[int, pd.DataFrame]
+    """Seed to the scores of good images held out of training; none without any."""
 
     def wins(self, selection: str, seeds: Sequence[int] | None = None) -> Array:
         """(seeds, anomalous, good) as `pair_wins` gives them; of all seeds, or of these."""
         of_seeds = self.scores[selection]
         chosen = of_seeds if seeds is None else seeds
         return np.stack([pair_wins(self.labels, of_seeds[seed]) for seed in chosen])
+
+    def against_held_out(self, selection: str) -> list[float]:
+        """AUROC in percent of each seed's anomalous test images against its held-out good ones."""
+        aurocs = []
+        for seed, held_out in self.held_out.items():
+            anomalous = self.scores[selection][seed][self.labels == 1]
+            good = held_out[f"score_{selection}"].to_numpy()
+            labels = np.repeat([0, 1], [len(good), len(anomalous)])
+            aurocs.append(100 * roc(labels, np.concatenate([good, anomalous]))["auroc"])
+        return aurocs
 
     @property
     def names(self) -> dict[str, str]:
@@ -86,10 +98,12 @@ def read_scores(found: Sequence[FinishedRun]) -> list[Scored]:
     Raises:
         InputError: runs of a category were not tested with the same images.
     """
-    grouped: dict[tuple[str, str, str], list[tuple[FinishedRun, pd.DataFrame]]] = {}
+    grouped: dict[
+        tuple[str, str, str], list[tuple[FinishedRun, pd.DataFrame, pd.DataFrame | None]]
+    ] = {}
     of_category: dict[tuple[str, str], list[tuple[Path, pd.DataFrame]]] = {}
-    for run, table in readable(found, FinishedRun.scores):
-        grouped.setdefault((run.dataset, run.category, run.variant), []).append((run, table))
+    for run, (table, held) in readable(found, lambda run: (run.scores(), run.held_out())):
+        grouped.setdefault((run.dataset, run.category, run.variant), []).append((run, table, held))
         of_category.setdefault((run.dataset, run.category), []).append((run.folder, table))
     for tested in of_category.values():
         check_same_images(tested)
@@ -98,9 +112,12 @@ def read_scores(found: Sequence[FinishedRun]) -> list[Scored]:
             *names,
             runs[0][1]["label"].to_numpy(),
             {
-                selection: {run.seed: table[f"score_{selection}"].to_numpy() for run, table in runs}
+                selection: {
+                    run.seed: table[f"score_{selection}"].to_numpy() for run, table, _ in runs
+                }
                 for selection in runs[0][0].aurocs
             },
+            {run.seed: held for run, _, held in runs if held is not None},
         )
         for names, runs in grouped.items()
     ]
@@ -110,7 +127,8 @@ def statistics_table(scored: Sequence[Scored]) -> pd.DataFrame:
     """One row per data set, category, variant and epoch selection, averaged over seeds.
 
     `std` is over seeds (ddof 1); `low` and `high` bound AUROC's 95 % bootstrap interval over test
-    images with the seeds as they are. The others are those of `evaluation.measures`.
+    images with the seeds as they are. `held_out_auroc` and `held_out_std` are of
+    `Scored.against_held_out`, the others those of `evaluation.measures`.
     """
     rows = []
     for cell in scored:
@@ -118,6 +136,7 @@ def statistics_table(scored: Sequence[Scored]) -> pd.DataFrame:
             values = pd.DataFrame([measures(cell.labels, s) for s in of_seeds.values()]) * 100
             low, high = interval(100 * bootstrap(cell.wins(selection)))
             mean, std = mean_and_std(values["auroc"].tolist())
+            held_out, held_out_std = mean_and_std(cell.against_held_out(selection) or [np.nan])
             rows.append(
                 {
                     **cell.names,
@@ -128,6 +147,8 @@ def statistics_table(scored: Sequence[Scored]) -> pd.DataFrame:
                     "low": low,
                     "high": high,
                     **values.drop(columns="auroc").mean(),
+                    "held_out_auroc": held_out,
+                    "held_out_std": held_out_std,
                 }
             )
     return pd.DataFrame(rows)

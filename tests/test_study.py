@@ -52,6 +52,27 @@ def test_statistics_are_means_over_seeds(tmp_path: Path) -> None:
         assert row["seeds"] == 3
 
 
+def test_anomalous_images_are_measured_against_held_out_good_ones_too(tmp_path: Path) -> None:
+    make_grid(tmp_path, categories=["bottle"], variants=["none"], seeds=2, held_out=9)
+    make_run(tmp_path, category="screw", seed=0)
+    table = tables_of(tmp_path)["statistics"].set_index(["category", "epoch_selection"])
+    runs = [run for run in read_runs(tmp_path) if run.category == "bottle"]
+    for selection in SELECTIONS:
+        name, areas = f"score_{selection}", []
+        for run in runs:
+            good, test = run.held_out()[name], run.scores().query("label == 1")[name]
+            areas.append(100 * roc_auc_score([0] * len(good) + [1] * len(test), [*good, *test]))
+        row = table.loc["bottle", selection]
+        assert row["held_out_auroc"] == pytest.approx(np.mean(areas), abs=1e-3)
+        assert row["held_out_std"] == pytest.approx(np.std(areas, ddof=1), abs=1e-3)
+        assert row["held_out_auroc"] != row["auroc"]
+        assert np.isnan(table.loc[("screw", selection), "held_out_auroc"])
+    measured = (tmp_path / "tables/statistics.md").read_text().split("points of AUROC")[0]
+    [held, none] = [x for x in measured.splitlines() if x.startswith(("| bottle", "| screw"))]
+    assert f"{table.loc[('bottle', 'last'), 'held_out_auroc']:.2f} ± " in held
+    assert none.split("|")[6].strip() == "-"
+
+
 def test_differences_are_paired_by_seed_and_category(tmp_path: Path) -> None:
     make_grid(tmp_path, categories=["bottle", "screw", "pill"], variants=["none"], seeds=3)
     for category in ("bottle", "screw"):
