@@ -18,10 +18,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from adnlib.errors import InputError, writing
+from adnlib.errors import writing
 from adnlib.evaluation import MeanRoc, Roc, mean_roc, roc
 from adnlib.record import FinishedRun
-from adnlib.records import asked_seeds, read_runs, readable, sorted_variants
+from adnlib.records import asked_seeds, read_runs, readable, sorted_variants, unreadable
 from adnlib.report import FEWER, FEWER_SEEDS, alert, circumstances, dataset_title
 from adnlib.variants import variant_settings, variant_title
 
@@ -48,10 +48,7 @@ def draw_roc(results: str | Path, dataset: str) -> list[Path]:
     for run, curve in readable(found, _curve):
         curves.setdefault((run.category, run.variant), []).append(curve)
     if not curves:
-        raise InputError(
-            f"None of the {len(found)} finished runs of {dataset} in {results} has readable "
-            "scores: delete these run folders and run them again."
-        )
+        raise unreadable(f"{len(found)} finished runs of {dataset} in {results}")
     means = {cell: mean_roc(of_cell) for cell, of_cell in curves.items()}
     seeds = {cell: len(of_cell) for cell, of_cell in curves.items()}
     fullest = max(*seeds.values(), asked_seeds(results).get(dataset, 0))

@@ -190,6 +190,13 @@ def readable(
     return pairs
 
 
+def unreadable(runs: str) -> InputError:
+    """The sentence for so many runs, all of which `readable` has left out."""
+    return InputError(
+        f"None of the {runs} has readable scores: delete these run folders and run them again."
+    )
+
+
 def _warn(left_out: list[str]) -> None:
     if left_out:
         more = f" And {len(left_out) - _NAMED} more." if len(left_out) > _NAMED else ""

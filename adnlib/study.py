@@ -18,7 +18,7 @@ from adnlib.catalogue import MEAN
 from adnlib.errors import writing
 from adnlib.evaluation import Array, mean_and_std, measures, roc
 from adnlib.record import FinishedRun
-from adnlib.records import check_same_images, read_runs, readable
+from adnlib.records import check_same_images, read_runs, readable, unreadable
 from adnlib.significance import bootstrap, delong, interval, pair_wins, wilcoxon
 from adnlib.study_sheets import study_sheets
 from adnlib.variants import variant_order, variant_title
@@ -70,11 +70,13 @@ def write_study(results: str | Path) -> list[Path]:
     """Write `tables/{statistics,paired,delong,choice}.csv` and `statistics.md`; their paths.
 
     Raises:
-        InputError: there is no finished run, runs of a data set differ in their settings, or seeds
-            of a category were tested with different images.
+        InputError: there is no finished run, none has readable scores, runs of a data set differ in
+            their settings, or seeds of a category were tested with different images.
     """
     found = read_runs(results)
     scored = read_scores(found)
+    if not scored:
+        raise unreadable(f"{len(found)} finished runs in {results}")
     made = {
         "statistics": statistics_table(scored),
         "paired": paired_table(scored),

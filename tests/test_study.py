@@ -261,6 +261,15 @@ def test_the_committed_tables_are_those_of_the_committed_runs(tmp_path: Path) ->
         pd.testing.assert_frame_equal(made, committed, rtol=0, atol=1e-3)
 
 
+def test_runs_none_of_which_has_readable_scores_are_named(tmp_path: Path) -> None:
+    (make_run(tmp_path) / "scores.csv").write_text("path\n")
+    with (
+        pytest.warns(UserWarning, match="1 run left out"),
+        pytest.raises(InputError, match=r"None of the 1 finished runs in .* has readable scores"),
+    ):
+        study.write_study(tmp_path)
+
+
 def test_the_same_images_under_other_labels_are_refused(tmp_path: Path) -> None:
     make_run(tmp_path, seed=0)
     path = make_run(tmp_path, seed=1) / "scores.csv"
