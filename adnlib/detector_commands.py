@@ -117,7 +117,7 @@ def _score(options: argparse.Namespace) -> int:
     if model.threshold is None:
         print("note: this model has no threshold, so there are no verdicts", file=sys.stderr)
     elif options.fpr is not None:
-        print(f"threshold {model.threshold.value:.6g}. {model.threshold.sentence}", file=sys.stderr)
+        print(model.threshold.told, file=sys.stderr)
     watched = bool(options.out) and sys.stderr.isatty()  # else the lines themselves are seen
     counts: Counter[str] = Counter()
     began = time.perf_counter()

@@ -97,7 +97,7 @@ def summary(model: AttentDifferNet) -> list[str]:
         )
     if threshold is None:
         return [*lines, "No threshold, since no image was held out: scores come without a verdict."]
-    lines.append(f"threshold {threshold.value:.6g}. {threshold.sentence}")
+    lines.append(threshold.told)
     if threshold.anomalies and threshold.rule == "fpr":
         least = clopper_pearson(threshold.found, threshold.anomalies)[0]
         lines.append(

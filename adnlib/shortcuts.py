@@ -33,7 +33,7 @@ def told_by(labels: ArrayLike, images: Iterable[torch.Tensor]) -> dict[str, floa
     Raises:
         InputError: there are images of one label alone.
     """
-    return {name: roc(labels, found)["auroc"] for name, found in _measured(images).items()}
+    return _aurocs(labels, _measured(images))
 
 
 def clear(told: Mapping[str, float]) -> dict[str, float]:
@@ -56,8 +56,12 @@ def shortcut_table(samples: pd.DataFrame, images: Iterable[torch.Tensor]) -> pd.
     kinds = [f"{split} {'anomalous' if label else 'good'}" for split, label in means.index]
     table = means.set_axis(kinds).T
     if test["label"].nunique() == 2:
-        table["AUROC"] = [100 * roc(test["label"], test[name])["auroc"] for name in STATISTICS]
+        table["AUROC"] = 100 * pd.Series(_aurocs(test["label"], test[[*STATISTICS]]))
     return table
+
+
+def _aurocs(labels: ArrayLike, measured: Mapping[str, Array] | pd.DataFrame) -> dict[str, float]:
+    return {name: roc(labels, measured[name])["auroc"] for name in STATISTICS}
 
 
 def _measured(images: Iterable[torch.Tensor]) -> dict[str, Array]:

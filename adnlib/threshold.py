@@ -93,6 +93,11 @@ class Threshold:
             f"score, {promise}."
         )
 
+    @property
+    def told(self) -> str:
+        """Where it lies, and its sentence."""
+        return f"threshold {self.value:.6g}. {self.sentence}"
+
     def at(self, fpr: float) -> Threshold:
         """Of the same held-out images for another rate; anomalies are counted anew by whoever has
         them.
