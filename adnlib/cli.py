@@ -1,7 +1,8 @@
 """The command line: options in, exit code out.
 
-Its commands are for a user's own images (`detector_commands`), what can be set
-(`settings_command`), folders of data sets (`dataset_commands`) and grids of runs (`grid_commands`).
+Its commands are for a user's own images (`detector_commands`), a detector's file
+(`export_command`), what can be set (`settings_command`), folders of data sets (`dataset_commands`)
+and grids of runs (`grid_commands`).
 """
 
 from __future__ import annotations
@@ -16,7 +17,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from adnlib import dataset_commands, detector_commands, grid_commands, settings_command
+from adnlib import (
+    dataset_commands,
+    detector_commands,
+    export_command,
+    grid_commands,
+    settings_command,
+)
 from adnlib.errors import InputError
 
 
@@ -56,6 +63,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = _Parser(prog="adnlib", description="AttentDifferNet: image-level anomaly detection.")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     detector_commands.add_to(commands)
+    export_command.add_to(commands)
     settings_command.add_to(commands)
     dataset_commands.add_to(commands)
     grid_commands.add_to(commands)

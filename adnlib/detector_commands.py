@@ -1,5 +1,4 @@
-"""The commands for a user's own images: `fit` makes a detector of a folder, `score` uses it, and
-`export` makes one file of it for other programs."""
+"""The commands for a user's own images: `fit` makes a detector of a folder, `score` uses it."""
 
 from __future__ import annotations
 
@@ -10,7 +9,6 @@ import time
 from collections import Counter
 from typing import Any
 
-from adnlib.errors import InputError
 from adnlib.parsing import command, count, finish, guarded, name, path, tell
 from adnlib.settings import assignment
 from adnlib.words import counted
@@ -56,26 +54,11 @@ An image's score does not depend on the others, their number or order.
 exit code: 0; 1 if an image could not be read (its line says why); 2 for a mistake in the command.
 """
 
-EXPORT_EXAMPLES = """\
-examples:
-  adnlib export my_model --out my_model.onnx
-      for `adnlib score my_model.onnx photos`, and any other program that runs ONNX
-  adnlib export my_model --out my_model.pt2 --images photos/new
-      for torch.export.load; both are checked, here with the images of a folder
-  adnlib export my_model --out my_model.onnx --force
-      once more, after the model was fitted again
-
-The file takes uint8 images (N, 3, S, S), RGB, of the size that the command prints, and gives N
-scores.
-exit code: 0; 2 for a mistake, or a file whose scores are not the model's, which is not kept.
-"""
-
 
 def add_to(commands: Any) -> None:
     """Add them to a parser's commands."""
     _add_fit(commands)
     _add_score(commands)
-    _add_export(commands)
 
 
 # The commands import what they need: torch takes seconds.
@@ -141,29 +124,6 @@ def _score(options: argparse.Namespace) -> int:
         if counts:
             _tell(counts, time.perf_counter() - began, "\r" if watched else "")
     return 1 if counts["not read"] else 0
-
-
-def _export(options: argparse.Namespace) -> int:
-    from adnlib.export import TOLERANCE, check_export, export_model, noise
-    from adnlib.inputs import read_images
-    from adnlib.model import AttentDifferNet
-
-    if options.out.exists() and not options.force:
-        raise InputError(
-            f"{str(options.out)!r} is there: give another file, or --force to replace it."
-        )
-    check_export(options.out)
-    model = AttentDifferNet.load(options.model, "cpu")
-    size = model.settings.image_size
-    images = read_images(options.images, size)[:] if options.images else noise(2, size)
-    difference = export_model(model, options.out, images)
-    checked = counted(len(images), "image" if options.images else "drawn image")
-    tell(f"{str(options.out)!r} takes uint8 images (N, 3, {size}, {size}) and gives N scores")
-    tell(
-        f"checked with {checked}: scores differ from the model's by at most {difference:.1e} of "
-        f"them (allowed: {TOLERANCE:g})"
-    )
-    return 0
 
 
 def _tell(counts: Counter[str], seconds: float, before: str) -> None:
@@ -288,14 +248,3 @@ def _add_score(commands: Any) -> None:
         "the last colour is its own highest place",
     )
     finish(parser, guarded(_score, "every line that was written is whole"))
-
-
-def _add_export(commands: Any) -> None:
-    title = "make one file of a model for other programs"
-    parser = command(commands, "export", title, epilog=EXPORT_EXAMPLES)
-    add = parser.add_argument
-    add("model", type=path, metavar="MODEL", help="folder that fit has written")
-    add("--out", type=path, metavar="FILE", required=True, help="NAME.onnx or NAME.pt2")
-    add("--images", type=path, metavar="PATH", help="image or folder to check the file with")
-    add("--force", action="store_true", help="replace the file that is there")
-    finish(parser, guarded(_export, "nothing was written"))
