@@ -73,10 +73,10 @@ class EmbeddingFlow(nn.Module):
     def score_embeddings(self, embedded: torch.Tensor) -> torch.Tensor:
         """Anomaly scores (N,) of embeddings (N, V, features)."""
         scores = [
-            anomaly_score(latent.view(some.shape)).cpu()
+            anomaly_score(latent.view(some.shape))
             for some, (latent, _) in self._through_flow(embedded)
         ]
-        return torch.cat(scores)
+        return torch.cat(scores).cpu()
 
     @torch.no_grad()
     def loss_embeddings(self, embedded: torch.Tensor) -> float:

@@ -13,6 +13,7 @@ from functools import partial
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from FrEIA.framework import SequenceINN
 from FrEIA.modules import GLOWCouplingBlock, InvertibleModule, PermuteRandom
 from torch import nn
@@ -54,10 +55,10 @@ class DifferNetCoupling(GLOWCouplingBlock):
         def subnet(inputs: int, outputs: int) -> nn.Module:
             width = settings.flow_width
             return nn.Sequential(
-                *(nn.Linear(inputs, width), nn.ReLU()),
-                *(nn.Linear(width, width), nn.ReLU()),
-                *(nn.Linear(width, width), nn.ReLU()),
-                nn.Linear(width, outputs),
+                *(_Linear(inputs, width), nn.ReLU()),
+                *(_Linear(width, width), nn.ReLU()),
+                *(_Linear(width, width), nn.ReLU()),
+                _Linear(width, outputs),
             )
 
         super().__init__(
@@ -71,6 +72,14 @@ class DifferNetCoupling(GLOWCouplingBlock):
     def forward(self, x, c=(), rev=False, jac=True):
         (y,), log_det = super().forward(x, c, rev=rev, jac=jac)
         return (y.clamp(-self.bound, self.bound),), log_det
+
+
+class _Linear(nn.Linear):
+    """On a GPU the bias is added by a kernel of its own: of the few hundred rows that come here, a
+    product of cuBLAS that adds it takes up to twice as long (benchmarks/README.md)."""
+
+    def forward(self, x):
+        return F.linear(x, self.weight).add_(self.bias) if x.is_cuda else super().forward(x)
 
 
 class Standardize(InvertibleModule):

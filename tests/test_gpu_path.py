@@ -167,12 +167,12 @@ class Formats(TorchDispatchMode):
 
     def __init__(self) -> None:
         super().__init__()
-        self.convolution, self.addmm = set(), set()
+        self.convolution, self.mm, self.addmm = set(), set(), set()
 
     def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
         result = operation(*args, **kwargs or {})
         name = operation.overloadpacket.__name__
-        if name in ("convolution", "addmm"):
+        if name in vars(self):
             getattr(self, name).update(tensor.dtype for tensor in (*args[:2], result))
         return result
 
@@ -190,4 +190,5 @@ def test_only_convolutions_leave_fp32(precision):
         train(model, IMAGES)
         model.score_embeddings(model.embed(IMAGES, model.test_angles(8)))
     assert formats.convolution == {PRECISIONS[precision] or torch.float32}
-    assert formats.addmm == {torch.float32}
+    assert formats.mm == {torch.float32}
+    assert not formats.addmm  # slower there
