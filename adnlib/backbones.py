@@ -26,8 +26,7 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 """Of ImageNet's images, by colour, in 0..1."""
 TOGETHER = 16
 """Images whose views are embedded in one call, where none of them learns."""
-_GROUP = 96  # views, as in a batch of training; in AlexNet on a GPU 1 GB, in a wide ResNet 5
-_PIECE = {"cpu": 8, "accelerator": _GROUP}  # of a group; 8 stay in a CPU's cache
+_ON_CPU = 96, 8  # views for which kernels are transformed once; and of these, those in the cache
 
 
 @dataclass(frozen=True)
@@ -199,13 +198,12 @@ class MultiScaleEmbedding(nn.Module):
         if self.trained and torch.is_grad_enabled():
             embedded = self._of_learning(views_from(table, index, maps, size))
         else:
+            group, piece = self._at_once()
             with torch.no_grad():
                 embedded = torch.cat(
                     [
-                        self._of_group(table, some, turned, size)
-                        for some, turned in zip(
-                            index.split(_GROUP), maps.split(_GROUP), strict=True
-                        )
+                        self._of_group(table, some, turned, size, piece)
+                        for some, turned in zip(index.split(group), maps.split(group), strict=True)
                     ]
                 )
         return embedded.view(count, views, -1)
@@ -257,8 +255,20 @@ class MultiScaleEmbedding(nn.Module):
             return partial(gpu_layers.run, precision=self.settings.precision)
         return nn.Module.__call__
 
+    def _at_once(self) -> tuple[int, int]:
+        """Views of a group, and those of them that the first layers see at a time."""
+        if self.mean.device.type == "cpu":
+            return _ON_CPU
+        together = networks.NETWORKS[self.settings.backbone].together
+        return together, together
+
     def _of_group(
-        self, table: torch.Tensor, chosen: torch.Tensor, maps: torch.Tensor, size: int
+        self,
+        table: torch.Tensor,
+        chosen: torch.Tensor,
+        maps: torch.Tensor,
+        size: int,
+        piece: int,
     ) -> torch.Tensor:
         """Embed the views that `views_from` makes of these (V, features), without gradients.
 
@@ -271,7 +281,6 @@ class MultiScaleEmbedding(nn.Module):
             start = fast_layers.first(self.network, device)
             run = fast_layers.run if start < len(self.network) else run
         head, rest = self.network[:start], self.network[start:]
-        piece = _PIECE["cpu" if device.type == "cpu" else "accelerator"]
         with computing(self.settings.precision, device):
             begun = []
             for some, turned in zip(chosen.split(piece), maps.split(piece), strict=True):

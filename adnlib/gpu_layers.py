@@ -5,7 +5,8 @@ is like them.
   (https://docs.nvidia.com/deeplearning/cudnn/), which adds the bias before it rounds.
 - A convolution of colours sees a square of pixels as one pixel, where its stride is the square's
   side and the channels then come by the eight, as tensor cores multiply them.
-- In fp32, which has no tensor cores, maps are in NCHW order, which cuDNN is faster in.
+- In fp32, which has no tensor cores, maps are in NCHW order, which cuDNN is faster in, and many
+  channels go in two halves.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from adnlib.fast_layers import apart, in_blocks, is_heard, is_plain
 from adnlib.precision import PRECISIONS
 
 _TOGETHER = 8  # channels
+_MANY = 256  # channels, beyond which cuDNN 9 transforms maps in fp32 only if as many come at once
 
 
 def available(device: torch.device) -> bool:
@@ -58,6 +60,10 @@ def _convolved(
         down, across, padding = 1, 1, [0, 0]
     maps, weight = (each.to(dtype).contiguous(memory_format=order) for each in (maps, weight))
     bias = None if layer.bias is None else layer.bias.to(dtype)
+    if precision == "fp32" and layer.in_channels > _MANY > len(maps):
+        halves = zip(maps.chunk(2, 1), weight.chunk(2, 1), (None, bias), strict=True)
+        one, other = (F.conv2d(*half, (down, across), padding) for half in halves)
+        return F.relu_(one.add_(other)) if rectified else one.add_(other)
     if rectified:
         stride, dilation = (down, across), (1, 1)
         return torch.cudnn_convolution_relu(maps, weight, bias, stride, padding, dilation, 1)

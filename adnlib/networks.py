@@ -33,6 +33,9 @@ class Network:
     """Its convolutional part, which gives (N, C, H, W)."""
     prefix: str
     """What torchvision's names of weights begin with."""
+    together: int = 96
+    """Views that a GPU embeds at once, where nothing learns: a batch of training. The wide ResNet's
+    take 5 GB."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +75,7 @@ NETWORKS: dict[str, Network] = {
         last="11",
         cut=_features,
         prefix="features.",
+        together=256,  # 4 GB; its kernels are fuller then
     ),
     "resnet18": _RESNET,
     "wide_resnet50_2": _RESNET,

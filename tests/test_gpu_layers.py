@@ -39,7 +39,9 @@ def test_alexnet_is_the_same(kernels, side, precision):
     made = gpu_layers.run(alexnet, x, precision)
     assert torch.allclose(made, expected, rtol=1e-4, atol=1e-5 * expected.std().item())
     form = (torch.float32, precision == "fp32")
-    assert kernels == [(channels, *form) for channels in (48, 64, 192, 384, 256)]
+    in_halves = {384} if precision == "fp32" else set()
+    whole = [channels for channels in (48, 64, 192, 384, 256) if channels not in in_halves]
+    assert kernels == [(channels, *form) for channels in whole]
 
 
 @torch.no_grad()
