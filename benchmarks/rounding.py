@@ -5,7 +5,9 @@
 Inputs, weights and outputs of the backbone's convolutions are rounded to the format; products and
 sums stay in fp32, as they do in hardware that has it. With `--native` the device itself computes in
 the format, which it should have. Writes a row per precision, seed and look
-at the test images, AUROC in percent, and prints it at the last look and at the best one.
+at the test images, AUROC in percent, and prints it at the last look and at the best one. Beside it
+stands the anomalous test images' AUROC against good images that training held out: where good test
+images have a light of their own, it is another.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from pathlib import Path
 
 import pandas as pd
 import torch
+from numpy.typing import ArrayLike
 from throughput import new_model, new_parser, tabulated
 from torch import nn
 
@@ -37,7 +40,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     table = tabulated(_measured, asked, asked.out)
     if table is None:
         return 2
-    of_run = table.groupby(["precision", "seed"], sort=False)["auroc"].agg(["last", "max"])
+    of_run = table.groupby(["precision", "seed"], sort=False).agg(
+        last=("auroc", "last"), best=("auroc", "max"), held_out=("held_out_auroc", "last")
+    )
     means = of_run.groupby("precision", sort=False).agg(["mean", "std"])
     for shown in (of_run, means):
         print(shown.to_string(float_format="{:.2f}".format))
@@ -98,16 +103,27 @@ def _measured(asked: argparse.Namespace) -> pd.DataFrame:
             model = new_model(asked, seed, precision if asked.native else "fp32")
             if not asked.native:
                 round_convolutions(model.embedding.network, precision)
-            embedded = model.embed(tested, model.test_angles(len(tested)))
-            kept = good.part(~hold_out(len(good), HOLDOUT, seed))  # as a run does
-            for epoch in model.train_epochs(kept):
+            held = hold_out(len(good), HOLDOUT, seed)  # as a run does
+            embedded, held_out = (
+                model.embed(images, model.test_angles(len(images)))
+                for images in (tested, good.part(held))
+            )
+            for epoch in model.train_epochs(good.part(~held)):
                 if epoch.epoch % asked.evaluate_every and epoch.epoch != asked.epochs:
                     continue
-                auroc = roc(test["label"], model.score_embeddings(embedded).numpy())["auroc"]
+                scores, normal = map(model.score_embeddings, (embedded, held_out))
                 row = {"precision": precision, "native": asked.native, "seed": seed}
-                rows.append(row | {"epoch": epoch.epoch, "auroc": 100 * auroc})
-                print(*rows[-1].values(), file=sys.stderr)
+                row |= {"epoch": epoch.epoch, "auroc": _percent(test["label"], scores)}
+                found = scores[torch.tensor(test["label"].to_numpy() == 1)]
+                labels = [1] * len(found) + [0] * len(normal)
+                row["held_out_auroc"] = _percent(labels, torch.cat([found, normal]))
+                rows.append(row)
+                print(*row.values(), file=sys.stderr)
     return pd.DataFrame(rows).assign(device=describe_device(model.device), torch=torch.__version__)
+
+
+def _percent(labels: ArrayLike, scores: torch.Tensor) -> float:
+    return 100 * roc(labels, scores.numpy())["auroc"]
 
 
 if __name__ == "__main__":
