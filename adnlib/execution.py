@@ -47,7 +47,7 @@ def run_cell(plan: dict[str, Any], key: str) -> bool:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / FAILED).unlink(missing_ok=True)
     started = time.monotonic()
-    reason = ""
+    reason = f"the notebook ended without writing {DONE}"
     try:
         with _gpu(plan) as environment:
             execute(
@@ -57,11 +57,11 @@ def run_cell(plan: dict[str, Any], key: str) -> bool:
                 folder / LOG,
                 environment,
             )
-        if not is_done(folder):
-            reason = f"the notebook ended without writing {DONE}"
     except (NotebookError, InputError) as failure:
         reason = str(failure)
-    if reason:
+    if is_done(folder):
+        reason = ""  # what failed behind it, such as papermill's last save, takes nothing from it
+    else:
         _note(folder / FAILED, reason)
     progress.tell_run(plan, key, time.monotonic() - started, reason)
     return not reason

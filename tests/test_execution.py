@@ -9,6 +9,7 @@ import nbformat
 import pytest
 
 from adnlib import execution
+from adnlib.errors import InputError
 from adnlib.execution import NotebookError, execute
 
 
@@ -82,6 +83,20 @@ def test_a_run_that_ends_without_metrics_says_so(tmp_path, monkeypatch):
     assert not execution.run_cell(plan, "runs/a")
     told = json.loads((tmp_path / "runs" / "a" / "failed.json").read_text())
     assert told == {"reason": "the notebook ended without writing metrics.json"}
+
+
+def test_what_fails_behind_the_metrics_leaves_the_run_done(tmp_path, monkeypatch, capsys):
+    def full(_, notebook, *__):
+        (notebook.parent / "metrics.json").write_text('{"auroc_last": 0.5}')
+        raise InputError("cannot write the notebook (No space left on device).")
+
+    monkeypatch.setattr(execution, "execute", full)
+    cell = {"title": "a run", "settings": {}, "select": []}
+    plan = {"results": str(tmp_path), "gpus": [], "threads": 1, "cells": {"runs/a": cell}}
+    plan |= {"todo": ["runs/a"], "started": 0.0, "jobs": 1, "command": [], "cluster": "slurm"}
+    assert execution.run_cell(plan, "runs/a")
+    assert "a run  AUROC 50.0" in capsys.readouterr().out
+    assert not (tmp_path / "runs/a/failed.json").exists()
 
 
 @pytest.mark.parametrize("file", ["runs/a/failed.json", "notebooks/03_tables.failed.json"])
