@@ -165,11 +165,12 @@ def make_plan(options: Options) -> Plan:
         for where in [{**place._asdict(), "data_root": str(place.data_root)}]
         for cell in [Cell(Settings(**{**variant, **shared, **where}))]
     }
-    _check_results(results, list(cells.values()))
+    left = [cell for cell in cells.values() if cell.state != "done"]
+    _check_results(results, left)
     _check_finished(results, cells, options.force)
     jobs, threads = options.jobs, None
     if not cluster:
-        jobs = jobs or default_jobs(list(cells.values()), len(gpus))
+        jobs = jobs or default_jobs(left, len(gpus))
         threads = max(1, machine.cores() // jobs)
     return Plan(
         grid=grid,
@@ -186,15 +187,16 @@ def make_plan(options: Options) -> Plan:
     )
 
 
-def default_jobs(cells: list[Cell], gpus: int) -> int:
-    """Runs at a time: one for each GPU; on the CPU one for each core, as far as memory reaches.
+def default_jobs(left: list[Cell], gpus: int) -> int:
+    """How many of the runs that are left go at a time: one for each GPU; on the CPU one for each
+    core, as far as memory reaches.
 
     At the paper's width a run is taken to need about 6 GiB.
     """
     if gpus:
         return gpus
-    memory = max(cell.memory for cell in cells)
-    return max(1, min(machine.cores(), machine.memory() // memory, len(cells)))
+    memory = max((cell.memory for cell in left), default=1)
+    return max(1, min(machine.cores(), machine.memory() // memory, len(left)))
 
 
 def _device(name: str, on_cluster: bool) -> tuple[str, list[str]]:
@@ -214,15 +216,14 @@ def _device(name: str, on_cluster: bool) -> tuple[str, list[str]]:
     return "cuda", gpus if device.index is None else [gpus[device.index]]
 
 
-def _check_results(results: Path, cells: list[Cell]) -> None:
-    """That the results folder can be written, and has room for the runs that are not done."""
+def _check_results(results: Path, left: list[Cell]) -> None:
+    """That the results folder can be written, and has room for the runs that are left."""
     there = next(path for path in (results, *results.parents) if path.exists())
     if not there.is_dir() or not os.access(there, os.W_OK):
         raise InputError(f"cannot write to {there}: give another folder with --results.")
     needed = sum(
         _RUN_DISK + cell.settings.save_model * _PARAMETER_DISK * _parameters(cell.settings)
-        for cell in cells
-        if cell.state != "done"
+        for cell in left
     )
     free = shutil.disk_usage(there).free
     if free < needed:

@@ -230,6 +230,18 @@ def test_jobs_on_the_cpu_follow_cores_and_memory(
     assert (made.jobs, made.threads) == (jobs, threads)
 
 
+def test_runs_that_are_done_take_no_cores_from_those_that_are_left(options, monkeypatch):
+    monkeypatch.setattr(machine, "cores", lambda: 8)
+    monkeypatch.setattr(machine, "memory", lambda: 64 * 2**30)
+    last, *others = make_plan(options).cells
+    for cell in others:
+        finish(cell)
+    made = make_plan(options)
+    assert (made.jobs, made.threads) == (1, 8)
+    finish(last)
+    assert make_plan(options).jobs == 1
+
+
 def test_more_jobs_than_cores_have_a_thread_each(options, monkeypatch):
     monkeypatch.setattr(machine, "cores", lambda: 2)
     made = make_plan(dataclasses.replace(options, jobs=5))
