@@ -24,7 +24,7 @@ from adnlib.grid import Grid, Options, make_grid
 from adnlib.model_settings import find_device
 from adnlib.parameters import project_path
 from adnlib.places import Place, find_places
-from adnlib.record import MAY_DIFFER, NOT_IN_TABLES
+from adnlib.record import DEFAULTS, MAY_DIFFER, NOT_IN_TABLES
 from adnlib.run_settings import Settings
 
 _RUN_MEMORY = 2 * 2**30  # libraries, views and activations
@@ -236,13 +236,20 @@ def _check_results(results: Path, left: list[Cell]) -> None:
 def _check_finished(results: Path, cells: Mapping[str, Cell], force: bool) -> None:
     """That no finished run is overwritten unasked, and that old and new ones fit into one table."""
     asked = {cell.settings.dataset: cell.settings for cell in cells.values()}
+    growing = {cell.settings.dataset for cell in cells.values() if cell.state != "done"}
     for folder in find_done(results):
         key = str(folder.relative_to(results))
         if not key.startswith("runs/") or folder.parts[-4] not in asked:
             continue
-        if key in cells and force:
+        if force and key in cells and cells[key].state == "stale":
             continue
         found, apart = kept_settings(folder), MAY_DIFFER if key in cells else NOT_IN_TABLES
+        gone = {*(found or ())} - DEFAULTS.keys()
+        if gone and folder.parts[-4] in growing:
+            raise InputError(
+                f"{folder} holds a finished run with the setting {min(gone)}, which this adnlib "
+                "does not have: give another folder with --results."
+            )
         if found and (other := asked[folder.parts[-4]].difference(found, apart)):
             advice = ", or --force to make it anew" if key in cells else ""
             raise InputError(

@@ -174,6 +174,23 @@ def test_finished_runs_of_other_settings_are_not_overwritten_unasked(options):
     make_plan(beside)
 
 
+@pytest.mark.parametrize("force", [False, True])
+def test_no_run_is_made_beside_one_of_a_setting_that_there_is_no_more(options, force):
+    chosen = dataclasses.replace(options, datasets=("my_set",), force=force)
+    last, *others = make_plan(chosen).cells
+    for cell in others:
+        finish(cell, warp=3)
+    with pytest.raises(InputError, match="a finished run with the setting warp, which this adnlib"):
+        make_plan(chosen)
+    for cell in others:
+        finish(cell, warp=3, epochs=5)
+    if force:
+        make_plan(chosen)
+    for cell in (last, *others):
+        finish(cell, warp=3)
+    make_plan(chosen)
+
+
 def test_results_that_lie_deeper_in_the_folder_are_of_no_account(options):
     (cell, *_) = make_plan(dataclasses.replace(options, results=options.results / "old")).cells
     finish(cell, epochs=5)
