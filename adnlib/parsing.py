@@ -50,7 +50,8 @@ def path(word: str) -> Path:
 
 
 def name(word: str) -> str:
-    """A file, a folder or a glob as typed, whether there is one or not."""
+    """A file, a folder or a glob as typed, whether there is one or not; a `~` may be quoted."""
+    word = os.path.expanduser(word)  # noqa: PTH111 - Path would make "-" of "./-"
     try:
         with contextlib.suppress(FileNotFoundError, NotADirectoryError, PermissionError):
             os.lstat(word)  # Path.exists() says no to a name that is too long, from Python 3.14 on

@@ -332,7 +332,7 @@ def test_no_score_depends_on_batch_order_or_neighbours(call, data, model):
         assert all(expected[row["path"]] == row for row in read_rows(out))
 
 
-def test_words_stand_for_files_folders_globs_and_standard_input(call, data, model):
+def test_words_stand_for_files_folders_globs_and_standard_input(call, data, model, monkeypatch):
     good = data / "part" / "train" / "good"
     listed = f"{good / '5.png'}\n\n{good / '6.png'}\r\n"
     code, out, _ = call("score", model, good / "[12].png", "-", good / "0.png", stdin=listed)
@@ -340,6 +340,9 @@ def test_words_stand_for_files_folders_globs_and_standard_input(call, data, mode
     assert [Path(row["path"]).stem for row in read_rows(out)] == ["1", "2", "5", "6", "0"]
     _, out, _ = call("score", model, data / "part" / "**" / "2.png")
     assert len(read_rows(out)) == 2
+    monkeypatch.setenv("HOME", str(data))
+    _, out, _ = call("score", model, "~/part/train/good/[12].png")
+    assert [row["path"] for row in read_rows(out)] == [str(good / "1.png"), str(good / "2.png")]
     code, out, err = call("score", model, "-", stdin="\n")
     assert (code, read_rows(out)) == (0, [])
     assert err == "note: there are no images to score\n"
