@@ -70,9 +70,9 @@ def export_model(model: AttentDifferNet, path: str | Path, images: torch.Tensor)
         The largest difference between a score by the file and by the model, as a share of it.
 
     Raises:
-        InputError: the suffix is another; packages are missing; the model is too large for the
-            format or on a GPU; the file cannot be written; or a score differs by more than
-            `TOLERANCE`. Then nothing was written.
+        InputError: the suffix is another; a folder is there; packages are missing; the model is too
+            large for the format or on a GPU; the file cannot be written; or a score differs by more
+            than `TOLERANCE`. Then nothing was written.
     """
     path = Path(path)
     check_export(path)
@@ -104,10 +104,12 @@ def check_export(path: Path) -> None:
     """Find out before a model is read whether its file could be made.
 
     Raises:
-        InputError: the suffix is none of an export's, or packages are missing.
+        InputError: the suffix is none of an export's, a folder is there, or packages are missing.
     """
     if path.suffix not in (onnx_files.SUFFIX, TORCH_SUFFIX):
         raise InputError(f"{str(path)!r} ends in neither .onnx nor .pt2: give one of these names.")
+    if path.is_dir():
+        raise InputError(f"{str(path)!r} is a folder: give another name.")
     needed = ("onnx", "onnxscript", "onnxruntime") if path.suffix == onnx_files.SUFFIX else ()
     for name in needed:
         try:

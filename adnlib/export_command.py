@@ -42,11 +42,11 @@ def _export(options: argparse.Namespace) -> int:
     from adnlib.inputs import read_images
     from adnlib.model import AttentDifferNet
 
+    check_export(options.out)
     if options.out.exists() and not options.force:
         raise InputError(
             f"{str(options.out)!r} is there: give another file, or --force to replace it."
         )
-    check_export(options.out)
     model = AttentDifferNet.load(options.model, "cpu")
     size = model.settings.image_size
     images = read_images(options.images, size)[:] if options.images else noise(2, size)

@@ -133,6 +133,13 @@ def test_the_commands_export_and_score(call, model, pictures, tmp_path):
     assert call("export", model.folder, "--out", out, "--force")[0] == 0
 
 
+@pytest.mark.parametrize("words", [(), ("--force",)])
+def test_a_folder_in_the_files_place_is_found_before_the_model_is_read(call, tmp_path, words):
+    (tmp_path / "m.onnx").mkdir()
+    code, _, err = call("export", "no model", "--out", tmp_path / "m.onnx", *words)
+    assert (code, "m.onnx' is a folder: give another name." in err) == (2, True)
+
+
 def test_an_export_that_scores_otherwise_is_not_kept(model, tmp_path, monkeypatch):
     monkeypatch.setattr(export, "anomaly_score", lambda latent: latent.square().sum((1, 2)))
     with pytest.raises(InputError, match=r"differs from the model's by .* it was not kept"):
