@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import gzip
 import lzma
+import os
 import re
 import stat
 import struct
@@ -76,15 +77,17 @@ def open_archive(archive: Path, room: int) -> Iterator[list[Member]]:
         room: bytes that its content may take.
 
     Raises:
-        InputError: it is no archive, or damaged; it holds more than there is room for; a member,
-            hidden or not, is a link, special, encrypted, or named so that it would land elsewhere;
-            or two would be one file where file systems take letters of either case, or of either
-            Unicode form, as one. Damage is also found while members are read.
+        InputError: it is no archive, may not be read, or is damaged; it holds more than there is
+            room for; a member, hidden or not, is a link, special, encrypted, or named so that it
+            would land elsewhere; or two would be one file where file systems take letters of either
+            case, or of either Unicode form, as one. Damage is also found while members are read.
     """
     if archive_stem(archive.name) is None:
         raise InputError(f"{str(archive)!r} is no archive: give a {', '.join(SUFFIXES)} file.")
     if not archive.is_file():
         raise InputError(f"{str(archive)!r} is no file: give the archive that was downloaded.")
+    if not os.access(archive, os.R_OK):
+        raise InputError(f"{str(archive)!r} may not be read: change its permissions.")
     kind = _open_zip if archive.name.lower().endswith(".zip") else _open_tar
     try:
         with kind(archive) as entries:

@@ -396,6 +396,12 @@ def test_wrong_paths(tmp_path, root):
     assert tree(tmp_path) == before
 
 
+def test_an_archive_that_may_not_be_read_is_named_and_not_the_folder(tmp_path, root, monkeypatch):
+    archive = make_zip(tmp_path / "mvtec_ad.zip", *MVTEC)
+    monkeypatch.setattr(os, "access", lambda path, _: path != archive)
+    refuses(archive, root, "mvtec_ad.zip' may not be read: change its permissions")
+
+
 @pytest.mark.parametrize(
     "there", ["mvtec_ad/bottle/train/good", "mvtec_ad/bottle", "mvtec/bottle/test"]
 )
