@@ -28,7 +28,7 @@ def masks_of(
         _stem(mask, ground.relative_to(root).as_posix()): mask
         for part in subfolders(root, (folder,))
         for ground in subfolders(part, (kind.name.lower(),))
-        for mask in images_below(root, ground)
+        for mask in sorted(images_below(root, ground))  # of 0.bmp and 0.png always the same
     }
     at = kind.relative_to(root).as_posix()
     stems = {path: _stem(path, at) for path in paths}

@@ -242,6 +242,7 @@ def test_read_samples_of_nested_and_odd_names(tmp_path):
 def test_order_does_not_depend_on_the_file_system(tmp_path, monkeypatch):
     make(tmp_path, *(f"train/good/{i}.png" for i in range(20)), "train/good/a/1.png")
     make(tmp_path, *(f"test/{kind}/{i}.png" for kind in ("b", "a", "good") for i in range(5)))
+    make(tmp_path, *(f"ground_truth/a/{i}.{end}" for i in range(5) for end in ("png", "bmp")))
     expected = datasets.read_samples(tmp_path)
     walk, draw = os.walk, random.Random(0)
 
@@ -254,6 +255,7 @@ def test_order_does_not_depend_on_the_file_system(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "walk", shuffled)
     pd.testing.assert_frame_equal(datasets.read_samples(tmp_path), expected)
     assert list(expected["defect"]) == ["good"] * 26 + ["a"] * 5 + ["b"] * 5
+    assert list(expected["mask"])[26:31] == [f"ground_truth/a/{i}.png" for i in range(5)]
     assert list(expected["path"])[9:12] == [f"train/good/{i}.png" for i in (9, 10, 11)]
 
 
