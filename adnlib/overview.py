@@ -66,10 +66,13 @@ def summary_sheet(found: Sequence[FinishedRun], table: pd.DataFrame) -> Sheet:
         table: what `comparison.auroc_table` made of them.
     """
     body = []
+    lacking = ""
     for dataset in sorted({run.dataset for run in found}):
         group = [run for run in found if run.dataset == dataset]
         rows = table[table["dataset"] == dataset]
         rows = rows[(rows["category"] == MEAN) == _several(rows)]
+        if rows.empty:
+            lacking += f" {dataset} has no mean: no category was run with every method."
         for method, of_method in rows.groupby("method", sort=False):
             numbers = dict(
                 zip(of_method["epoch_selection"], of_method.to_dict("records"), strict=True)
@@ -79,7 +82,7 @@ def summary_sheet(found: Sequence[FinishedRun], table: pd.DataFrame) -> Sheet:
     return Sheet(
         title="AUROC in percent, mean over categories",
         caption=f"± standard deviation over seeds. {FEWER}: fewer runs than asked for, or than "
-        "others. Data sets are not compared with each other.",
+        f"others. Data sets are not compared with each other.{lacking}",
         header=["data set", "method", *SELECTION_NAMES.values()],
         rows=[[Cell(text) for text in line] for line in body],
         alert=alert(found),
