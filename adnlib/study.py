@@ -100,29 +100,20 @@ def read_scores(found: Sequence[FinishedRun]) -> list[Scored]:
     Raises:
         InputError: runs of a category were not tested with the same images.
     """
-    grouped: dict[
-        tuple[str, str, str], list[tuple[FinishedRun, pd.DataFrame, pd.DataFrame | None]]
-    ] = {}
+    scored: dict[tuple[str, str, str], Scored] = {}
     of_category: dict[tuple[str, str], list[tuple[Path, pd.DataFrame]]] = {}
-    for run, (table, held) in readable(found, lambda run: (run.scores(), run.held_out())):
-        grouped.setdefault((run.dataset, run.category, run.variant), []).append((run, table, held))
+    for run, (table, held_out) in readable(found, lambda run: (run.scores(), run.held_out())):
         of_category.setdefault((run.dataset, run.category), []).append((run.folder, table))
+        names = run.dataset, run.category, run.variant
+        empty: dict[str, dict[int, Array]] = {selection: {} for selection in run.aurocs}
+        cell = scored.setdefault(names, Scored(*names, table["label"].to_numpy(), empty, {}))
+        for selection, of_seeds in cell.scores.items():
+            of_seeds[run.seed] = table[f"score_{selection}"].to_numpy()
+        if held_out is not None:
+            cell.held_out[run.seed] = held_out
     for tested in of_category.values():
         check_same_images(tested)
-    return [
-        Scored(
-            *names,
-            runs[0][1]["label"].to_numpy(),
-            {
-                selection: {
-                    run.seed: table[f"score_{selection}"].to_numpy() for run, table, _ in runs
-                }
-                for selection in runs[0][0].aurocs
-            },
-            {run.seed: held for run, _, held in runs if held is not None},
-        )
-        for names, runs in grouped.items()
-    ]
+    return list(scored.values())
 
 
 def statistics_table(scored: Sequence[Scored]) -> pd.DataFrame:
