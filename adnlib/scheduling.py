@@ -34,6 +34,8 @@ from adnlib.plan import Plan
 
 SNAKEFILE = Path("workflow/Snakefile")
 SOURCE_CACHE = Path(".snakemake/source-cache")
+WORKFLOW_LOG = "workflow.log"
+"""In the results folder: what Snakemake said."""
 FOLLOW_SECONDS = 2
 
 _INSTEAD = "another folder with --results"
@@ -70,7 +72,7 @@ def carry_out(plan: Plan, keep_going: bool = True) -> int:
         if failures:
             print(f"\nNot done ({len(failures)}):", *failures, sep="\n  ", flush=True)
         elif code:
-            print(f"\nThe workflow failed; its log: {plan.results / 'workflow.log'}", flush=True)
+            print(f"\nThe workflow failed; its log: {plan.results / WORKFLOW_LOG}", flush=True)
     return 0 if shown and not code and not failures else 1
 
 
@@ -119,7 +121,7 @@ def _prepare(plan: Plan) -> dict[str, Any]:
         for key in record["todo"]:
             for name in (FAILED, LOG):
                 (plan.results / key / name).unlink(missing_ok=True)
-        for name in (progress.FILE, "workflow.log"):
+        for name in (progress.FILE, WORKFLOW_LOG):
             (plan.results / name).write_text("")
         text = json.dumps(record, indent=1) + "\n"
         (plan.results / PLAN).write_text(text, encoding="utf-8")
@@ -130,7 +132,7 @@ def _snakemake(record: dict[str, Any], options: list[str]) -> int:
     """Run the workflow; its exit code. Only what the runs print comes to standard output."""
     results = Path(record["results"])
     shown = len(progress.lines(results))
-    with (results / "workflow.log").open("a") as log:
+    with (results / WORKFLOW_LOG).open("a") as log:
         # A session of its own: Ctrl-C reaches this process alone, which ends the others.
         process = subprocess.Popen(
             [*_command(record), *options],
@@ -200,7 +202,7 @@ def _failures(record: dict[str, Any], missing: list[str], all_tried: bool) -> li
         reason = failure(results / key / FAILED)
         if not reason:
             who, want = ("its job", "memory or time") if record["cluster"] else ("it", "memory")
-            started, workflow = log.is_file(), results / "workflow.log"
+            started, workflow = log.is_file(), results / WORKFLOW_LOG
             if started:
                 reason = f"{who} was killed, most often for lack of {want}"
             else:
