@@ -9,6 +9,7 @@ ones, which is why the other checks do not rest on them.
 from __future__ import annotations
 
 import errno
+import glob
 import hashlib
 import importlib.metadata
 import json
@@ -34,6 +35,7 @@ JSON_NAME, TENSORS_NAME = "model.json", "model.safetensors"
 
 _LARGEST_JSON = 32 << 20  # bytes; a million held-out scores fit
 _BLANK = "0" * 64
+_PART = ".part"
 
 
 def write(folder: Path, tensors: Mapping[str, torch.Tensor], description: dict[str, Any]) -> None:
@@ -49,7 +51,9 @@ def write(folder: Path, tensors: Mapping[str, torch.Tensor], description: dict[s
     with writing(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
         where = folder if folder.is_dir() else folder.parent
-        beside = Path(tempfile.mkdtemp(dir=where, prefix=f".{folder.name}-"))
+        for left in where.glob(f".{glob.escape(folder.name)}-{'?' * 8}{_PART}"):
+            shutil.rmtree(left, ignore_errors=True)  # of a save that was killed
+        beside = Path(tempfile.mkdtemp(_PART, f".{folder.name}-", where))
         try:
             _save_tensors(tensors, beside / TENSORS_NAME)
             digest = {"tensors_sha256": _sha256(beside / TENSORS_NAME)}
@@ -80,7 +84,7 @@ def check_room(folder: Path, size: int) -> None:
         where = next(place for place in places if os.path.lexists(place))
         if not where.is_dir():  # a file, or a link to what is gone
             raise NotADirectoryError(errno.ENOTDIR, f"{str(where)!r} is no folder")
-        Path(tempfile.mkdtemp(dir=where, prefix=f".{folder.name}-")).rmdir()
+        Path(tempfile.mkdtemp(_PART, f".{folder.name}-", where)).rmdir()
         if shutil.disk_usage(where).free < size:
             raise OSError(errno.ENOSPC, f"a model takes {size / 1e6:.0f} MB, more than is free")
 
