@@ -4,6 +4,8 @@ import ast
 import re
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[1]
 ENTRIES = ("__init__", "__main__")
 
@@ -38,3 +40,16 @@ def test_imports_point_back() -> None:
         for each in [file] if file.exists() else (ROOT / "adnlib" / name).glob("*.py"):
             later = imported(each) & {*order[place + 1 :]}
             assert not later, f"{name} imports {later}, which README's map has behind it"
+
+
+def test_a_users_type_checker_is_told_of_the_types() -> None:
+    """PEP 561: the marker lies in the package, and is installed like every file beside modules."""
+    tomllib = pytest.importorskip("tomllib")  # new in Python 3.11
+    setuptools = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
+    package = ROOT / "adnlib"
+    installed = {
+        file for name in setuptools["package-data"]["adnlib"] for file in package.glob(name)
+    }
+    files = {file for file in package.rglob("*") if file.is_file()}
+    assert installed == {file for file in files if file.suffix not in (".py", ".pyc")}
+    assert package / "py.typed" in installed
