@@ -14,7 +14,7 @@ from adnlib.backbones import TOGETHER, MultiScaleEmbedding
 from adnlib.flow import anomaly_score, build_flow, negative_log_likelihood
 from adnlib.model_settings import ModelSettings, find_device
 from adnlib.pixels import Pictures, Pixels
-from adnlib.precision import check_precision, rounding
+from adnlib.precision import check_precision, plainly, rounding
 from adnlib.replay import Replayed
 from adnlib.views import draw_angles, even_angles, grid_angles
 
@@ -31,6 +31,7 @@ class EmbeddingFlow(nn.Module):
         InputError: the device lacks the precision, or the weights cannot be had.
     """
 
+    @plainly()
     def __init__(self, settings: ModelSettings) -> None:
         super().__init__()
         self.settings = settings
@@ -87,7 +88,7 @@ class EmbeddingFlow(nn.Module):
         ]
         return (torch.stack(losses).sum() / len(embedded)).item()
 
-    @torch.no_grad()
+    @plainly()
     def scorer(self) -> Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]]:
         """What `score` does with each image, for a stream of them.
 
@@ -105,6 +106,7 @@ class EmbeddingFlow(nn.Module):
 
         replayed = Replayed(look, self.device)
 
+        @plainly()
         @torch.no_grad()
         def looked(image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
             # One by one: in a larger matrix product the same image has other last digits.

@@ -18,6 +18,7 @@ from adnlib.errors import InputError
 from adnlib.inputs import Images, OneImage, read_images
 from adnlib.model_settings import ModelSettings
 from adnlib.pixels import Pictures, Pixels
+from adnlib.precision import plainly
 from adnlib.saved_model import Fitted, SavedModel
 from adnlib.settings import check_names
 from adnlib.threshold import (
@@ -76,6 +77,7 @@ class AttentDifferNet(EmbeddingFlow):
         InputError: a setting is unknown or cannot be used.
     """
 
+    @plainly()
     def __init__(self, **settings: Any) -> None:
         check_names(settings, [field.name for field in dataclasses.fields(ModelSettings)])
         super().__init__(ModelSettings(**settings))
@@ -99,6 +101,7 @@ class AttentDifferNet(EmbeddingFlow):
         lines = [f"<tr><th>{name}</th><td>{escape(text)}</td></tr>" for name, text in told.items()]
         return f"<table>{''.join(lines)}</table>"
 
+    @plainly()
     def fit(
         self,
         images: Images,
@@ -195,6 +198,7 @@ class AttentDifferNet(EmbeddingFlow):
         pixels = self._read(images).near(self.device)
         return Training(self.embedding, self.flow, pixels, self.settings, self.settings.seed)
 
+    @plainly()
     def score(self, images: Images) -> torch.Tensor:
         """Anomaly scores (N,), higher is more anomalous, in the order of the images.
 
@@ -213,6 +217,7 @@ class AttentDifferNet(EmbeddingFlow):
         score = self.scorer()
         return torch.cat([score(image)[0] for image in self._read(images)])
 
+    @plainly()
     def explain(self, image: OneImage, views: int = 4) -> torch.Tensor:
         """Where one image raises its score: Grad-CAM (S, S) in the score's unit, see `explain`.
 
@@ -254,6 +259,7 @@ class AttentDifferNet(EmbeddingFlow):
         saved.write(Path(folder))
 
     @classmethod
+    @plainly()
     def load(cls, folder: str | Path, device: str = "auto") -> AttentDifferNet:
         """Rebuild a saved model.
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from threading import RLock
 from typing import Any
 
@@ -102,3 +102,24 @@ def rounding(precision: str, device: torch.device) -> Iterator[None]:
         finally:
             for operations, precision_before in zip(_FLOAT32, before, strict=True):
                 operations.fp32_precision = precision_before
+
+
+@contextmanager
+def plainly() -> Iterator[None]:
+    """Within, torch makes what it makes by itself: in float32, on the CPU, able to learn.
+
+    A program around this one may have another default device or type (while it is changed, threads
+    take turns), or be in inference mode.
+    """
+    with ExitStack() as stack:
+        stack.enter_context(torch.inference_mode(False))
+        stack.enter_context(torch.enable_grad())
+        if torch.get_default_device().type != "cpu":
+            stack.enter_context(torch.device("cpu"))
+        with SWITCHES:
+            before = torch.get_default_dtype()
+            if before != torch.float32:
+                stack.enter_context(SWITCHES)
+                stack.callback(torch.set_default_dtype, before)
+                torch.set_default_dtype(torch.float32)
+        yield

@@ -1,3 +1,4 @@
+import contextlib
 import copy
 import os
 import pickle
@@ -392,3 +393,29 @@ def test_a_gpu_that_torch_has_no_code_for_is_left_alone(capability, serves, monk
         assert find_device("auto").type == "cpu"
     with pytest.raises(InputError, match=r"device is 'cuda': .* Choose cpu"):
         find_device("cuda")
+
+
+@pytest.mark.parametrize("surroundings", ["float64", "float16", "device", "inference", "no_grad"])
+def test_what_a_program_has_set_torch_to_changes_nothing(surroundings, images, tmp_path):
+    def made():
+        model = AttentDifferNet(attention="se", **TINY).fit(images, holdout=0.4)
+        model.save(tmp_path)
+        again = AttentDifferNet.load(tmp_path)
+        of_files = again.score([image.permute(1, 2, 0).numpy() for image in images])
+        return model.score(images), of_files, again.explain(images[0]), again
+
+    *expected, _ = made()
+    with contextlib.ExitStack() as stack:
+        if surroundings.startswith("float"):
+            stack.callback(torch.set_default_dtype, torch.get_default_dtype())
+            torch.set_default_dtype(getattr(torch, surroundings))
+        elif surroundings == "device":
+            stack.enter_context(torch.device("meta"))
+        else:
+            mode = torch.inference_mode if surroundings == "inference" else torch.no_grad
+            stack.enter_context(mode())
+        set_to = torch.get_default_dtype()
+        *found, model = made()
+        assert torch.get_default_dtype() == set_to
+    assert all(map(torch.equal, found, expected))
+    assert torch.equal(model.explain(images[0]), expected[2])  # outside again
