@@ -96,6 +96,8 @@ def guarded(
     def run(options: argparse.Namespace) -> int:
         try:
             with warnings.catch_warnings():
+                # PIL's of an image that is too large, which our own sentence names.
+                warnings.filterwarnings("ignore", "Image size .* exceeds limit")
                 warnings.showwarning = lambda message, *_: print(
                     f"note: {message}", file=sys.stderr
                 )

@@ -460,6 +460,15 @@ def test_an_image_that_cannot_be_read_is_a_line_and_the_rest_goes_on(
     assert (code, err.splitlines()[-1][:7]) == (2, "error: ")
 
 
+def test_of_an_image_that_is_too_large_there_is_one_sentence(call, model, tmp_path, monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 2500)
+    draw(tmp_path / "large.png", 0)
+    code, out, err = call("score", model, "large.png")
+    assert code == 1
+    assert "(it has more than 2500 pixels)" in out
+    assert "note:" not in err
+
+
 @pytest.mark.parametrize("kind", ["TIFF", "WEBP", "PNG"])
 def test_of_an_animated_or_paged_file_the_first_picture_is_scored(call, model, tmp_path, kind):
     first, second = (Image.new("RGB", (40, 40), colour) for colour in ("red", "blue"))
