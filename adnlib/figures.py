@@ -17,6 +17,7 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.text import Text
 
 from adnlib.errors import writing
 from adnlib.evaluation import MeanRoc, Roc, mean_roc, roc
@@ -127,6 +128,17 @@ def add_legend(figure: Figure, variants: Sequence[str], top: float, columns: int
     )
 
 
+def breadth(text: Text) -> float:
+    """How wide a text is, in inches."""
+    return float(text.get_window_extent(dpi=72).width / 72)
+
+
+def shrink(text: Text, within: float) -> None:
+    """Make the letters of a text smaller where it is wider than `within` inches."""
+    if (wide := breadth(text)) > within:
+        text.set_fontsize(float(text.get_fontsize()) * within / wide)
+
+
 def _curve(run: FinishedRun) -> Roc:
     scores = run.scores()
     return roc(scores["label"], scores["score_last"])
@@ -167,7 +179,7 @@ def _roc_figure(
     )
     for index, category in enumerate(categories):
         axes = figure.add_subplot(grid[divmod(index, columns)])
-        axes.set_title(category, fontsize="medium", pad=4)
+        shrink(axes.set_title(category, fontsize="medium", pad=4), side + 0.1)
         of_panel = {v: means[category, v] for v in variants if (category, v) in means}
         _panel(axes, of_panel, [v for v in of_panel if (category, v) in fewer])
         if index + columns >= len(categories):

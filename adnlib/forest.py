@@ -17,13 +17,14 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from adnlib.catalogue import MEAN
-from adnlib.figures import ALERT_COLOUR, line_style, save, style
+from adnlib.figures import ALERT_COLOUR, breadth, line_style, save, style
 from adnlib.records import read_runs, read_tidy
 from adnlib.report import SELECTION_NAMES, alert
 from adnlib.variants import variant_order, variant_settings, variant_title
 
+_WIDTH = 8.0  # inches, unless names need more than `_NAMES`
 _LINE = 0.2  # inches a variant of a category, or a row of the legend
-_NAMES, _CHARACTER = 1.7, 0.066  # inches left of the panels, at least, and of each character
+_NAMES, _CLEAR = 1.7, 0.2  # inches left of the panels, at least, and around the names
 _LEGEND_COLUMNS = 3
 _MARKERS = {
     "none": "s",
@@ -61,22 +62,24 @@ def _figure(table: pd.DataFrame, warning: str) -> Figure:
     body = _LINE * (len(variants) + 0.7) * len(groups)
     legend = _LINE * math.ceil(len(variants) / _LEGEND_COLUMNS) + 0.1
     top, bottom = (0.6 if warning else 0.35), legend + 0.6
-    width, height = 8.0, body + top + bottom
-    figure = Figure(figsize=(width, height))
+    height = body + top + bottom
+    figure = Figure(figsize=(_WIDTH, height))
     panels = figure.subplots(1, len(selections), sharex=True, squeeze=False)[0]
-    names = max(len(name) for group in groups for name in group)
-    figure.subplots_adjust(
-        left=max(_NAMES, _CHARACTER * names) / width,
-        right=0.98,
-        top=1 - top / height,
-        bottom=bottom / height,
-        wspace=0.08,
-    )
     for axes, selection in zip(panels, selections, strict=True):
         rows = table[table["epoch_selection"] == selection]
         _panel(axes, rows, groups, variants)
         axes.set_title(SELECTION_NAMES[selection], fontsize="medium")
         axes.tick_params(labelleft=axes is panels[0])
+    left = max(_NAMES, _CLEAR + max(map(breadth, panels[0].get_yticklabels())))
+    width = _WIDTH + left - _NAMES
+    figure.set_figwidth(width)
+    figure.subplots_adjust(
+        left=left / width,
+        right=1 - 0.16 / width,
+        top=1 - top / height,
+        bottom=bottom / height,
+        wspace=0.08,
+    )
     if table[["low", "high"]].abs().to_numpy().max() < 1:  # next to no difference anywhere
         panels[0].set_xlim(-1, 1)
     figure.text(

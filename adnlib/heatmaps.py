@@ -22,7 +22,7 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
 from adnlib.errors import InputError, writing
-from adnlib.figures import ALERT_COLOUR, save, style
+from adnlib.figures import ALERT_COLOUR, save, shrink, style
 from adnlib.folders import MAPS
 from adnlib.images import read_image, read_mask
 from adnlib.map_kinds import USUAL, Saliency
@@ -160,9 +160,7 @@ class _Page:
         """A text, in smaller letters where it is wider than `within`."""
         look = {"ha": "center", "va": "top"} | look
         placed = self.figure.text(left / self.width, 1 - top / self.height, text, **look)
-        wide = placed.get_window_extent().width / self.figure.dpi
-        if wide > within:
-            placed.set_fontsize(float(placed.get_fontsize()) * within / wide)
+        shrink(placed, within)
 
 
 def _blocks(chosen: Sequence[Chosen]) -> list[list[Chosen]]:

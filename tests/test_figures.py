@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from pathlib import Path
@@ -89,6 +90,16 @@ def test_roc_has_a_square_panel_for_each_category(
         "DifferNet",
         "AttentDifferNet (CBAM), untrained",
     ]
+
+
+def test_long_names_of_panels_keep_clear_of_each_other(tmp_path: Path, drawn: list[Figure]) -> None:
+    names = [f"polymer_insulator_upper_shackle_{letter}" for letter in "abcdefghij"]
+    make_grid(tmp_path, categories=names, variants=("none",), seeds=1)
+    figures.draw_roc(tmp_path, "mvtec_ad")
+    drawn[0].draw_without_rendering()
+    boxes = [axes.title.get_window_extent() for axes in drawn[0].axes]
+    for left, right in itertools.pairwise(boxes):
+        assert left.x1 < right.x0 or right.x0 < left.x0  # the next row's first
 
 
 def test_roc_legend_gives_mean_and_std_of_the_last_epoch(

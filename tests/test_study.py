@@ -153,6 +153,15 @@ def test_a_difference_that_is_sure_is_in_the_figure() -> None:
     assert low < 4.8 < 5.2 < high
 
 
+def test_long_names_lie_within_the_figure() -> None:
+    row = {"dataset": "unsupervised_power_line_components", "category": "mean", "variant": "se"}
+    row |= {"epoch_selection": "last", "difference": 5.0, "low": 4.8, "high": 5.2, "seeds": 1}
+    figure = forest._figure(pd.DataFrame([row]), "")
+    figure.draw_without_rendering()
+    (name,) = figure.axes[0].get_yticklabels()
+    assert name.get_window_extent().x0 > 0
+
+
 def test_without_a_pair_there_are_statistics_and_no_differences(tmp_path: Path) -> None:
     make_grid(tmp_path, variants=["se"])
     older = tmp_path / "figures" / "paired.png"  # of when the runs of DifferNet were there
