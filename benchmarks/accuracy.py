@@ -35,6 +35,7 @@ from adnlib.images import load_images
 from adnlib.pixels import Pixels
 from adnlib.provenance import describe_device
 from adnlib.record import FinishedRun, read_run
+from adnlib.variants import variant_title
 from adnlib.views import even_angles, grid_angles
 
 _POOL = 192
@@ -49,11 +50,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     of_runs = table.groupby(["category", "variant", "angles", "views"])
     means = of_runs[["auroc", "auroc_std", "ms_an_image"]].mean().reset_index()
     grid = sns.relplot(
-        means,
+        means.assign(method=means["variant"].map(variant_title)),
         x="views",
         y="auroc",
         hue="angles",
-        style="variant",
+        style="method",
         col="category",
         kind="line",
         marker="o",
@@ -61,6 +62,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         facet_kws={"sharey": False},
     )
     grid.set(xscale="log").set_titles("{col_name}").set_axis_labels("views", "AUROC, percent")
+    counts = means["views"].unique()
+    for axes in grid.axes.flat:
+        axes.set_xticks(counts, counts)
+        axes.minorticks_off()
     grid.savefig(asked.out.with_suffix(".png"), dpi=150)
     print(means.round(2).to_string(index=False))
     return 0
