@@ -49,7 +49,7 @@ SELECTION_TITLES = {
     "last": "last epoch",
     "selected": "epoch with the lowest loss of held-out good images",
     "best_on_test": "best epoch on the test set (as DifferNet does, optimistic)",
-    "averaged": f"scores averaged over the last {AVERAGED} evaluations",
+    "averaged": f"scores averaged over the last evaluations, at most {AVERAGED}",
 }
 CHOICE_OF_PUBLISHED = (
     "DifferNet's own paper (arXiv:2008.12577) reports the best epoch on the test set; which epoch "
