@@ -261,12 +261,13 @@ def test_how_many_seeds_a_difference_is_of_is_said(
 
 
 @pytest.mark.slow
-def test_the_committed_tables_are_those_of_the_committed_runs(tmp_path: Path) -> None:
-    reference = Path(__file__).parents[1] / "results" / "reference" / "study"
+@pytest.mark.parametrize("name", ["study", "study_transistor"])
+def test_the_committed_tables_are_those_of_the_committed_runs(tmp_path: Path, name: str) -> None:
+    reference = Path(__file__).parents[1] / "results" / "reference" / name
     shutil.copytree(reference / "runs", tmp_path / "runs")
     study.write_study(tmp_path)
-    for name in ("statistics.csv", "paired.csv", "delong.csv", "choice.csv"):
-        made, committed = map(pd.read_csv, (tmp_path / "tables" / name, reference / name))
+    for table in ("statistics.csv", "paired.csv", "delong.csv", "choice.csv"):
+        made, committed = map(pd.read_csv, (tmp_path / "tables" / table, reference / table))
         pd.testing.assert_frame_equal(made, committed, rtol=0, atol=1e-3)
 
 
