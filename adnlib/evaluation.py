@@ -69,6 +69,16 @@ def roc(labels: ArrayLike, scores: ArrayLike) -> Roc:
     return Roc(auroc=float(auc(fpr, tpr)), fpr=fpr, tpr=tpr, thresholds=thresholds)
 
 
+def auroc_between(good: ArrayLike, anomalous: ArrayLike) -> float:
+    """AUROC, a fraction, of the scores (M,) of anomalous images against those (N,) of good ones.
+
+    Raises:
+        InputError: as `roc` does.
+    """
+    labels = np.repeat([0, 1], [len(np.asarray(each)) for each in (good, anomalous)])
+    return roc(labels, np.concatenate([good, anomalous]))["auroc"]
+
+
 def measures(labels: ArrayLike, scores: ArrayLike) -> dict[str, float]:
     """AUROC and its companions, as fractions.
 

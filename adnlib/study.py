@@ -16,7 +16,7 @@ import pandas as pd
 from adnlib import tables
 from adnlib.catalogue import MEAN
 from adnlib.errors import writing
-from adnlib.evaluation import Array, mean_and_std, measures, roc
+from adnlib.evaluation import Array, auroc_between, mean_and_std, measures
 from adnlib.record import FinishedRun
 from adnlib.records import check_same_images, read_runs, readable, unreadable
 from adnlib.significance import bootstrap, delong, interval, pair_wins, wilcoxon
@@ -51,8 +51,7 @@ class Scored:
         for seed, held_out in self.held_out.items():
             anomalous = self.scores[selection][seed][self.labels == 1]
             good = held_out[f"score_{selection}"].to_numpy()
-            labels = np.repeat([0, 1], [len(good), len(anomalous)])
-            aurocs.append(100 * roc(labels, np.concatenate([good, anomalous]))["auroc"])
+            aurocs.append(100 * auroc_between(good, anomalous))
         return aurocs
 
     @property

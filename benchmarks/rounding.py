@@ -19,13 +19,12 @@ from pathlib import Path
 
 import pandas as pd
 import torch
-from numpy.typing import ArrayLike
 from throughput import new_model, new_parser, tabulated
 from torch import nn
 
 from adnlib import datasets
 from adnlib.errors import InputError
-from adnlib.evaluation import roc
+from adnlib.evaluation import auroc_between, roc
 from adnlib.images import load_images
 from adnlib.precision import PRECISIONS
 from adnlib.provenance import describe_device
@@ -111,19 +110,15 @@ def _measured(asked: argparse.Namespace) -> pd.DataFrame:
             for epoch in model.train_epochs(good.part(~held)):
                 if epoch.epoch % asked.evaluate_every and epoch.epoch != asked.epochs:
                     continue
-                scores, normal = map(model.score_embeddings, (embedded, held_out))
+                scores, normal = (
+                    model.score_embeddings(each).numpy() for each in (embedded, held_out)
+                )
                 row = {"precision": precision, "native": asked.native, "seed": seed}
-                row |= {"epoch": epoch.epoch, "auroc": _percent(test["label"], scores)}
-                found = scores[torch.tensor(test["label"].to_numpy() == 1)]
-                labels = [1] * len(found) + [0] * len(normal)
-                row["held_out_auroc"] = _percent(labels, torch.cat([found, normal]))
+                row |= {"epoch": epoch.epoch, "auroc": 100 * roc(test["label"], scores)["auroc"]}
+                row["held_out_auroc"] = 100 * auroc_between(normal, scores[test["label"] == 1])
                 rows.append(row)
                 print(*row.values(), file=sys.stderr)
     return pd.DataFrame(rows).assign(device=describe_device(model.device), torch=torch.__version__)
-
-
-def _percent(labels: ArrayLike, scores: torch.Tensor) -> float:
-    return 100 * roc(labels, scores.numpy())["auroc"]
 
 
 if __name__ == "__main__":
