@@ -26,7 +26,8 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 """Of ImageNet's images, by colour, in 0..1."""
 TOGETHER = 16
 """Images whose views are embedded in one call, where none of them learns."""
-_ON_CPU = 96, 8  # views for which kernels are transformed once; and of these, those in the cache
+_ON_CPU = 96  # views for which kernels are transformed once
+_IN_CACHE = 8  # views
 
 
 @dataclass(frozen=True)
@@ -198,11 +199,12 @@ class MultiScaleEmbedding(nn.Module):
         if self.trained and torch.is_grad_enabled():
             embedded = self._of_learning(views_from(table, index, maps, size))
         else:
-            group, piece = self._at_once()
+            on_cpu = images.device.type == "cpu"
+            group = _ON_CPU if on_cpu else networks.NETWORKS[self.settings.backbone].together
             with torch.no_grad():
                 embedded = torch.cat(
                     [
-                        self._of_group(table, some, turned, size, piece)
+                        self._of_group(table, some, turned, size)
                         for some, turned in zip(index.split(group), maps.split(group), strict=True)
                     ]
                 )
@@ -255,25 +257,13 @@ class MultiScaleEmbedding(nn.Module):
             return partial(gpu_layers.run, precision=self.settings.precision)
         return nn.Module.__call__
 
-    def _at_once(self) -> tuple[int, int]:
-        """Views of a group, and those of them that the first layers see at a time."""
-        if self.mean.device.type == "cpu":
-            return _ON_CPU
-        together = networks.NETWORKS[self.settings.backbone].together
-        return together, together
-
     def _of_group(
-        self,
-        table: torch.Tensor,
-        chosen: torch.Tensor,
-        maps: torch.Tensor,
-        size: int,
-        piece: int,
+        self, table: torch.Tensor, chosen: torch.Tensor, maps: torch.Tensor, size: int
     ) -> torch.Tensor:
         """Embed the views that `views_from` makes of these (V, features), without gradients.
 
-        The first layers, whose maps are large, see a piece of them at a time. Those that a CPU may
-        transform see the group, for which their kernels are transformed once.
+        On a CPU the first layers, whose maps are large, see a few of them at a time. Those that may
+        be transformed see the group, for which their kernels are transformed once.
         """
         device = table.device
         start, run = len(self.network), self._runner(device)
@@ -281,6 +271,7 @@ class MultiScaleEmbedding(nn.Module):
             start = fast_layers.first(self.network, device)
             run = fast_layers.run if start < len(self.network) else run
         head, rest = self.network[:start], self.network[start:]
+        piece = _IN_CACHE if device.type == "cpu" else len(chosen)
         with computing(self.settings.precision, device):
             begun = []
             for some, turned in zip(chosen.split(piece), maps.split(piece), strict=True):
