@@ -167,7 +167,7 @@ def make_plan(options: Options) -> Plan:
     }
     left = [cell for cell in cells.values() if cell.state != "done"]
     _check_results(results, left)
-    _check_finished(results, cells, options.force)
+    _check_finished(results, cells, left, options.force)
     jobs, threads = options.jobs, None
     if not cluster:
         jobs = jobs or default_jobs(left, len(gpus))
@@ -233,15 +233,18 @@ def _check_results(results: Path, left: list[Cell]) -> None:
         )
 
 
-def _check_finished(results: Path, cells: Mapping[str, Cell], force: bool) -> None:
+def _check_finished(
+    results: Path, cells: Mapping[str, Cell], left: list[Cell], force: bool
+) -> None:
     """That no finished run is overwritten unasked, and that old and new ones fit into one table."""
     asked = {cell.settings.dataset: cell.settings for cell in cells.values()}
-    growing = {cell.settings.dataset for cell in cells.values() if cell.state != "done"}
+    growing = {cell.settings.dataset for cell in left}
+    again = {cell.key for cell in left} if force else set()
     for folder in find_done(results):
         key = str(folder.relative_to(results))
         if not key.startswith("runs/") or folder.parts[-4] not in asked:
             continue
-        if force and key in cells and cells[key].state == "stale":
+        if key in again:
             continue
         found, apart = kept_settings(folder), MAY_DIFFER if key in cells else NOT_IN_TABLES
         gone = {*(found or ())} - DEFAULTS.keys()
