@@ -77,7 +77,6 @@ class AttentDifferNet(EmbeddingFlow):
         InputError: a setting is unknown or cannot be used.
     """
 
-    @plainly()
     def __init__(self, **settings: Any) -> None:
         check_names(settings, [field.name for field in dataclasses.fields(ModelSettings)])
         super().__init__(ModelSettings(**settings))
