@@ -20,7 +20,7 @@ from matplotlib.ticker import MaxNLocator
 from adnlib import tables
 from adnlib.corruptions import CORRUPTIONS
 from adnlib.errors import InputError, writing
-from adnlib.figures import add_legend, line_style, save, style, write_around
+from adnlib.figures import add_legend, line_style, margins, save, style, write_around
 from adnlib.record import FinishedRun
 from adnlib.records import read_runs, read_tidy, sorted_variants
 from adnlib.report import alert, circumstances, dataset_title, with_spread
@@ -213,14 +213,8 @@ def _figure(found: Sequence[FinishedRun], table: pd.DataFrame, measure: str) -> 
     height = top + rows * (_SIDE + _BELOW) - _BELOW + bottom
     figure = Figure(figsize=(width, height))
     panels = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).flatten()
-    figure.subplots_adjust(
-        left=_LEFT / width,
-        right=1 - 0.15 / width,
-        top=1 - top / height,
-        bottom=bottom / height,
-        wspace=0.12,
-        hspace=_BELOW / _SIDE,
-    )
+    around = margins(figure, _LEFT, 0.15, top, bottom)
+    figure.subplots_adjust(wspace=0.12, hspace=_BELOW / _SIDE, **around)
     means = _means(table, measure)
     for index, kind in enumerate(kinds):
         _panel(panels[index], {variant: means[variant, kind] for variant in variants})

@@ -128,6 +128,15 @@ def add_legend(figure: Figure, variants: Sequence[str], top: float, columns: int
     )
 
 
+def margins(
+    figure: Figure, left: float, right: float, top: float, bottom: float
+) -> dict[str, float]:
+    """So many inches around a figure's panels, in matplotlib's words and parts of the figure."""
+    width, height = map(float, figure.get_size_inches())
+    ends = {"right": 1 - right / width, "top": 1 - top / height}
+    return {"left": left / width, "bottom": bottom / height} | ends
+
+
 def breadth(text: Text) -> float:
     """How wide a text is, in inches."""
     return float(text.get_window_extent(dpi=72).width / 72)
@@ -170,12 +179,9 @@ def _roc_figure(
     grid = figure.add_gridspec(
         rows,
         columns,
-        left=0.55 / width,
-        right=1 - 0.15 / width,
-        top=1 - top / height,
-        bottom=bottom / height,
         wspace=0.2 / side,
         hspace=0.32 / side,
+        **margins(figure, 0.55, 0.15, top, bottom),
     )
     for index, category in enumerate(categories):
         axes = figure.add_subplot(grid[divmod(index, columns)])

@@ -17,7 +17,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from adnlib.catalogue import MEAN
-from adnlib.figures import ALERT_COLOUR, breadth, line_style, save, style
+from adnlib.figures import ALERT_COLOUR, breadth, line_style, margins, save, style
 from adnlib.records import read_runs, read_tidy
 from adnlib.report import SELECTION_NAMES, alert
 from adnlib.variants import variant_order, variant_settings, variant_title
@@ -71,15 +71,8 @@ def _figure(table: pd.DataFrame, warning: str) -> Figure:
         axes.set_title(SELECTION_NAMES[selection], fontsize="medium")
         axes.tick_params(labelleft=axes is panels[0])
     left = max(_NAMES, _CLEAR + max(map(breadth, panels[0].get_yticklabels())))
-    width = _WIDTH + left - _NAMES
-    figure.set_figwidth(width)
-    figure.subplots_adjust(
-        left=left / width,
-        right=1 - 0.16 / width,
-        top=1 - top / height,
-        bottom=bottom / height,
-        wspace=0.08,
-    )
+    figure.set_figwidth(_WIDTH + left - _NAMES)
+    figure.subplots_adjust(wspace=0.08, **margins(figure, left, 0.16, top, bottom))
     if table[["low", "high"]].abs().to_numpy().max() < 1:  # next to no difference anywhere
         panels[0].set_xlim(-1, 1)
     figure.text(
