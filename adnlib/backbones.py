@@ -6,7 +6,7 @@ is frozen; the attention blocks may be trained.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
 
@@ -16,7 +16,7 @@ from torch import nn
 
 from adnlib import fast_layers, gpu_layers, networks
 from adnlib.attention import ATTENTION, create_attention
-from adnlib.coupling import Coupled, couple
+from adnlib.coupling import Coupled, apart, couple
 from adnlib.errors import InputError
 from adnlib.precision import PRECISIONS, computing
 from adnlib.settings import check_choice, check_positive
@@ -196,18 +196,10 @@ class MultiScaleEmbedding(nn.Module):
         dtype = PRECISIONS[self.settings.precision] or self.mean.dtype
         pixels, black = (self.normalized(each).to(dtype) for each in (images, black))
         table = pixel_table(pixels, black.flatten())
-        if self.trained and torch.is_grad_enabled():
-            embedded = self._of_learning(views_from(table, index, maps, size))
-        else:
-            on_cpu = images.device.type == "cpu"
-            group = _ON_CPU if on_cpu else networks.NETWORKS[self.settings.backbone].together
-            with torch.no_grad():
-                embedded = torch.cat(
-                    [
-                        self._of_group(table, some, turned, size)
-                        for some, turned in zip(index.split(group), maps.split(group), strict=True)
-                    ]
-                )
+        learning = self.trained and torch.is_grad_enabled()
+        group = len(maps) if learning else self._together(images.device)
+        groups = zip(index.split(group), maps.split(group), strict=True)
+        embedded = torch.cat([self._of_group(table, some, turned, size) for some, turned in groups])
         return embedded.view(count, views, -1)
 
     def normalized(self, views: torch.Tensor) -> torch.Tensor:
@@ -239,45 +231,50 @@ class MultiScaleEmbedding(nn.Module):
         with computing(self.settings.precision, pixels.device):
             return _pooled(self.network(each) for each in self.scaled(pixels))
 
-    def _of_learning(self, views: torch.Tensor) -> torch.Tensor:
-        """As `_of_pixels`, where layers learn; those before the first of them give no gradient."""
-        learns = [any(p.requires_grad for p in layer.parameters()) for layer in self.network]
-        head, rest = self.network[: learns.index(True)], self.network[learns.index(True) :]
-        run = self._runner(views.device)
-        with computing(self.settings.precision, views.device):
-            with torch.no_grad():
-                begun = [run(head, each) for each in self.scaled(views)]
-            return _pooled(rest(each) for each in begun)
-
-    def _runner(
-        self, device: torch.device
-    ) -> Callable[[nn.Sequential, torch.Tensor], torch.Tensor]:
-        """What runs layers without gradients."""
-        if gpu_layers.available(device):
-            return partial(gpu_layers.run, precision=self.settings.precision)
-        return nn.Module.__call__
+    def _together(self, device: torch.device) -> int:
+        """Views that are embedded at once, where nothing learns."""
+        if device.type == "cpu":
+            return _ON_CPU
+        return networks.NETWORKS[self.settings.backbone].together
 
     def _of_group(
         self, table: torch.Tensor, chosen: torch.Tensor, maps: torch.Tensor, size: int
     ) -> torch.Tensor:
-        """Embed the views that `views_from` makes of these (V, features), without gradients.
+        """Embed the views that `views_from` makes of these (V, features).
 
         On a CPU the first layers, whose maps are large, see a few of them at a time. Those that may
-        be transformed see the group, for which their kernels are transformed once.
+        be transformed see the group, for which their kernels are transformed once, and so do those
+        that learn; before the first of these none has a gradient.
         """
-        device = table.device
-        start, run = len(self.network), self._runner(device)
-        if PRECISIONS[self.settings.precision] is None:
-            start = fast_layers.first(self.network, device)
-            run = fast_layers.run if start < len(self.network) else run
-        head, rest = self.network[:start], self.network[start:]
+        device, layers = table.device, apart(self.network)
+        start, run, then = _learning(layers), nn.Module.__call__, nn.Module.__call__
+        if gpu_layers.available(device):
+            run = partial(gpu_layers.run, precision=self.settings.precision)
+        transformed = fast_layers.first(layers, device)
+        if PRECISIONS[self.settings.precision] is None and transformed < len(layers):
+            start, run, then = min(start, transformed), fast_layers.run, fast_layers.run
+        head, rest = layers[:start], layers[start:]
         piece = _IN_CACHE if device.type == "cpu" else len(chosen)
         with computing(self.settings.precision, device):
-            begun = []
-            for some, turned in zip(chosen.split(piece), maps.split(piece), strict=True):
-                views = views_from(table, some, turned, size)
-                begun.append([run(head, each) for each in self.scaled(views)])
-            return _pooled(run(rest, torch.cat(of_scale)) for of_scale in zip(*begun, strict=True))
+            with torch.no_grad():
+                begun = [
+                    [run(head, each) for each in self.scaled(views_from(table, some, turned, size))]
+                    for some, turned in zip(chosen.split(piece), maps.split(piece), strict=True)
+                ]
+            return _pooled(then(rest, _joined(of_scale)) for of_scale in zip(*begun, strict=True))
+
+
+def _learning(layers: nn.Sequential) -> int:
+    """Number of the first layer that learns; of all, where none does."""
+    if torch.is_grad_enabled():
+        for number, layer in enumerate(layers):
+            if any(parameter.requires_grad for parameter in layer.parameters()):
+                return number
+    return len(layers)
+
+
+def _joined(parts: tuple[torch.Tensor, ...]) -> torch.Tensor:
+    return parts[0] if len(parts) == 1 else torch.cat(parts)  # which would copy it
 
 
 def _pooled(maps: Iterable[torch.Tensor]) -> torch.Tensor:

@@ -1,7 +1,7 @@
 """The coupling of attention blocks to a network.
 
 `couple` sets blocks behind named layers of any network without touching its code; `uncouple` takes
-them out again.
+them out again. `apart` has a network's layers and blocks one by one.
 """
 
 from __future__ import annotations
@@ -44,3 +44,19 @@ def uncouple(network: nn.Module) -> None:
     for site, module in list(network.named_modules()):
         if isinstance(module, Coupled):
             network.set_submodule(site, module.layer)
+
+
+def apart(network: nn.Sequential) -> nn.Sequential:
+    """The same modules, with attention behind the layer that it is coupled to, not in one with it.
+
+    Where hooks wait for the two, they stay one.
+    """
+    layers: list[nn.Module] = []
+    for layer in network:
+        layers += layer if isinstance(layer, Coupled) and not is_heard(layer) else [layer]
+    return nn.Sequential(*layers)
+
+
+def is_heard(layer: nn.Module) -> bool:
+    """Whether hooks wait for the layer itself to be called."""
+    return bool(layer._forward_hooks or layer._forward_pre_hooks)

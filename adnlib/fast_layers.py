@@ -15,15 +15,16 @@ The numbers are the same but for their last digits.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Sequence
 from functools import reduce
 from typing import Any, TypeGuard
 
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.autograd.function import once_differentiable
 
-from adnlib.coupling import Coupled
+from adnlib.coupling import is_heard
 from adnlib.precision import SWITCHES
 
 _TILES = (8, 16)  # sides of NNPACK's tiles; it takes those that give fewer numbers
@@ -48,57 +49,75 @@ def _lanes() -> int:
 
 
 def run(layers: nn.Sequential, maps: torch.Tensor) -> torch.Tensor:
-    """What the layers make of float32 maps (N, C, H, H), where no gradient is asked for.
+    """What the layers make of float32 maps (N, C, H, H).
 
-    Hooks are heard.
+    Hooks are heard, and gradients go where torch's own would.
 
     Returns:
         In NCHW order in memory, which transforms take.
     """
     with SWITCHES:
-        for layer in apart(layers):
+        for layer in layers:
             if _is_transformable(layer) and _saves(layer, maps):
-                maps = _transformed(layer, maps)
+                maps = _Transformed.apply(maps, layer.weight, layer.bias, layer.padding)
             elif _has_long_stride(layer):
                 maps = _by_columns(layer, maps)
-            elif _is_plain_pool(layer) and maps.is_contiguous():
+            elif _is_plain_pool(layer) and maps.is_contiguous() and not maps.requires_grad:
                 maps = _by_rows(layer, maps)
             else:
                 maps = layer(maps)
         return maps.contiguous()
 
 
-def apart(layers: nn.Sequential) -> Iterator[nn.Module]:
-    """The layers, with attention behind the one that it is coupled to."""
-    for layer in layers:
-        yield from layer if isinstance(layer, Coupled) and not is_heard(layer) else (layer,)
-
-
-def is_heard(layer: nn.Module) -> bool:
-    """Whether hooks wait for the layer itself to be called."""
-    return bool(layer._forward_hooks or layer._forward_pre_hooks)
-
-
 def _is_transformable(layer: nn.Module) -> TypeGuard[nn.Conv2d]:
-    if not isinstance(layer, nn.Conv2d) or layer.stride != (1, 1) or layer.dilation != (1, 1):
+    if not is_plain(layer) or layer.stride != (1, 1):
         return False
     kernel = layer.kernel_size[0]
-    return kernel > 1 and layer.padding == (kernel // 2, kernel // 2) and layer.groups == 1
+    return kernel > 1 and layer.padding == (kernel // 2, kernel // 2)
 
 
 def _saves(layer: nn.Conv2d, maps: torch.Tensor) -> bool:
+    if torch.is_grad_enabled() and any(each.requires_grad for each in layer.parameters()):
+        return False
     side, kernel = maps.shape[-1], layer.kernel_size[0]
     tiles = {tile: math.ceil(side / (tile - kernel + 1)) for tile in _TILES}
     transformed = min((tile * number) ** 2 for tile, number in tiles.items())
     return len(maps) >= _FEWEST and (side * kernel) ** 2 >= _WORTHWHILE * transformed
 
 
-def _transformed(layer: nn.Conv2d, maps: torch.Tensor) -> torch.Tensor:
-    before = _MKLDNN.enabled
-    with torch.backends.nnpack.flags(enabled=True):
+class _Transformed(torch.autograd.Function):
+    """A convolution that does not learn, without stride."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        maps: torch.Tensor,
+        weight: torch.Tensor,
+        bias: torch.Tensor | None,
+        padding: Sequence[int],
+    ) -> torch.Tensor:
+        ctx.save_for_backward(weight)
+        ctx.padding = padding
+        return _by_transform(maps, weight, bias, padding)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None, None, None]:
+        (weight,) = ctx.saved_tensors
+        turned = weight.flip(2, 3).transpose(0, 1)
+        sides = zip(weight.shape[2:], ctx.padding, strict=True)
+        padding = [kernel - 1 - before for kernel, before in sides]
+        return _by_transform(gradient, turned, None, padding), None, None, None
+
+
+def _by_transform(
+    maps: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, padding: Sequence[int]
+) -> torch.Tensor:
+    with SWITCHES, torch.backends.nnpack.flags(enabled=True):
+        before = _MKLDNN.enabled
         try:
             _MKLDNN.enabled = False
-            return layer(maps)
+            return F.conv2d(maps, weight, bias, padding=padding)
         finally:
             _MKLDNN.enabled = before
 

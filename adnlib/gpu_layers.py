@@ -17,7 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from adnlib.fast_layers import apart, in_blocks, is_heard, is_plain
+from adnlib.coupling import is_heard
+from adnlib.fast_layers import in_blocks, is_plain
 from adnlib.precision import PRECISIONS
 
 _TOGETHER = 8  # channels
@@ -35,7 +36,7 @@ def run(layers: nn.Sequential, maps: torch.Tensor, precision: str) -> torch.Tens
 
     Hooks are heard. To be within `precision.computing`.
     """
-    waiting = deque(apart(layers))
+    waiting = deque(layers)
     while waiting:
         layer = waiting.popleft()
         if not is_plain(layer):

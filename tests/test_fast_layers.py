@@ -8,7 +8,8 @@ from torch import nn
 from torch.profiler import ProfilerActivity, profile
 
 from adnlib import AttentDifferNet, fast_layers, networks
-from adnlib.coupling import Coupled
+from adnlib.backbones import EmbeddingSettings, MultiScaleEmbedding
+from adnlib.coupling import Coupled, apart
 
 CPU = torch.device("cpu")
 
@@ -68,6 +69,29 @@ def test_it_rounds_little(vectors, kernel, side):
         x.double(), layer.weight.double(), layer.bias.double(), padding=kernel // 2
     )
     assert 0 < (made - exact).std() < 4e-6 * exact.std()  # fp16: 1e-3
+
+
+@pytest.mark.parametrize(("kernel", "padding"), [(3, 1), (5, 2), ((3, 5), 1)])
+def test_gradients_go_by_transform_and_round_little_too(vectors, kernel, padding):
+    layer = nn.Conv2d(16, 24, kernel, padding=padding).requires_grad_(False)
+    x = maps().requires_grad_()
+    made = fast_layers.run(nn.Sequential(layer), x)
+    drawn = torch.randn(made.shape, generator=torch.Generator().manual_seed(2))
+    (gradient,), was_transformed = transformed(lambda: torch.autograd.grad(made, x, drawn))
+    assert was_transformed
+    exact = x.detach().double().requires_grad_()
+    (expected,) = torch.autograd.grad(layer.double()(exact), exact, drawn.double())
+    assert 0 < (gradient - expected).std() < 4e-6 * expected.std()
+
+
+def test_a_convolution_that_learns_is_torchs_own_while_it_does(vectors):
+    layer, x = convolution().requires_grad_(True), maps()
+    made, was_transformed = transformed(lambda: fast_layers.run(nn.Sequential(layer), x))
+    assert not was_transformed
+    made.sum().backward()
+    assert layer.weight.grad.abs().sum() > 0
+    with torch.no_grad():
+        assert is_transformed(layer, x)
 
 
 def test_what_would_not_gain_runs_directly(vectors):
@@ -192,7 +216,7 @@ def test_a_pool_with_attention_is_by_rows_too():
     x = maps().contiguous()
     expected = attention(pool(x))
     pool.forward = None  # not to be called
-    assert torch.equal(fast_layers.run(nn.Sequential(Coupled(pool, attention)), x), expected)
+    assert torch.equal(fast_layers.run(apart(nn.Sequential(Coupled(pool, attention))), x), expected)
 
 
 def test_hooks_are_heard(monkeypatch):
@@ -205,7 +229,7 @@ def test_hooks_are_heard(monkeypatch):
     heard = []
     for layer in layers:
         layer.register_forward_hook(lambda layer, seen, made: heard.append(layer))
-    assert torch.equal(fast_layers.run(layers, x), expected)
+    assert torch.equal(fast_layers.run(apart(layers), x), expected)
     assert heard == [colours, pool, coupled]
 
 
@@ -223,6 +247,33 @@ def test_embeddings_are_those_of_direct_convolutions(vectors, monkeypatch, atten
     direct = model.embed(image, angles)
     assert not torch.equal(made, direct)
     assert (made - direct).abs().max() < 1e-4 * direct.std()
+
+
+@pytest.mark.parametrize("attention", ["se", "cbam"])
+@pytest.mark.parametrize("stages", ["all", "5"])
+def test_attention_learns_as_by_direct_convolutions(vectors, monkeypatch, attention, stages):
+    """But where last digits decide: whether a value is above 0, which of a pool's is largest."""
+    settings = EmbeddingSettings(
+        attention, attention_stages=stages, weights="random", image_size=256, scales=2
+    )
+    embedding = MultiScaleEmbedding(settings, seed=0).train()
+    embedding.train_attention()
+    generator = torch.Generator().manual_seed(2)
+    images = torch.randint(0, 256, (2, 3, 256, 256), dtype=torch.uint8, generator=generator)
+    angles = torch.linspace(0, 359, 16).view(2, 8)
+    weights = torch.randn(2, 8, embedding.features, generator=generator)
+
+    def learnt():
+        embedding.zero_grad()
+        (embedding.embed(images, angles) * weights).sum().backward()
+        return torch.cat([p.grad.flatten() for p in embedding.parameters() if p.requires_grad])
+
+    made, was_transformed = transformed(learnt)
+    assert was_transformed
+    pretend(monkeypatch, "DEFAULT")
+    direct = learnt()
+    assert not torch.equal(made, direct)
+    assert (made - direct).norm() < 0.01 * direct.norm()
 
 
 @pytest.mark.parametrize(("precision", "expected"), [("fp32", True), ("bf16", False)])
