@@ -58,5 +58,6 @@ def apart(network: nn.Sequential) -> nn.Sequential:
 
 
 def is_heard(layer: nn.Module) -> bool:
-    """Whether hooks wait for the layer itself to be called."""
-    return bool(layer._forward_hooks or layer._forward_pre_hooks)
+    """Whether hooks wait for the layer itself to be called, or for its gradients."""
+    forward = layer._forward_hooks or layer._forward_pre_hooks
+    return bool(forward or layer._backward_hooks or layer._backward_pre_hooks)

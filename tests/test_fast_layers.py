@@ -233,6 +233,14 @@ def test_hooks_are_heard(monkeypatch):
     assert heard == [colours, pool, coupled]
 
 
+def test_hooks_of_gradients_are_heard(vectors):
+    layers, x = nn.Sequential(convolution()), maps().requires_grad_()
+    heard = []
+    layers[0].register_full_backward_hook(lambda layer, inside, outside: heard.append(layer))
+    fast_layers.run(layers, x).sum().backward()
+    assert heard == [layers[0]]
+
+
 @pytest.mark.parametrize("attention", ["none", "cbam"])
 def test_embeddings_are_those_of_direct_convolutions(vectors, monkeypatch, attention):
     model = AttentDifferNet(
