@@ -10,7 +10,6 @@ import importlib.metadata
 import json
 import logging
 import platform
-import tempfile
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -24,6 +23,7 @@ from adnlib.errors import InputError, writing
 from adnlib.flow import anomaly_score
 from adnlib.model import AttentDifferNet
 from adnlib.model_schema import EXPORT_FORMAT
+from adnlib.staging import staging
 from adnlib.views import every_turn, turns
 
 TORCH_SUFFIX = ".pt2"
@@ -86,8 +86,8 @@ def export_model(model: AttentDifferNet, path: str | Path, images: torch.Tensor)
     write, read = (
         (_write_onnx, _read_onnx) if path.suffix == onnx_files.SUFFIX else (_write_pt2, _read_pt2)
     )
-    with writing(path), tempfile.TemporaryDirectory(dir=path.parent, prefix=".export-") as beside:
-        whole = Path(beside) / path.name
+    with writing(path), staging(path.parent) as beside:
+        whole = beside / path.name
         write(model, whole)
         difference = _difference(read(whole), model, images)
         if not difference <= TOLERANCE:
