@@ -36,7 +36,16 @@ _LARGEST_JSON = 32 << 20  # bytes; a million held-out scores fit
 _BLANK = "0" * 64
 
 
-def write(folder: Path, tensors: Mapping[str, torch.Tensor], description: dict[str, Any]) -> None:
+class ModelThereError(InputError):
+    """A model is there that is not to be replaced."""
+
+
+def write(
+    folder: Path,
+    tensors: Mapping[str, torch.Tensor],
+    description: dict[str, Any],
+    replace: bool = True,
+) -> None:
     """Write both files.
 
     A new folder appears in one step, or not at all. Into one that exists each file is put in one
@@ -44,6 +53,7 @@ def write(folder: Path, tensors: Mapping[str, torch.Tensor], description: dict[s
     are left alone.
 
     Raises:
+        ModelThereError: one is there that is not to be replaced; of several processes one writes.
         InputError: it cannot be written.
     """
     with writing(folder):
@@ -60,6 +70,8 @@ def write(folder: Path, tensors: Mapping[str, torch.Tensor], description: dict[s
             (new / TENSORS_NAME).chmod(0o666 & ~umask)  # safetensors writes for the owner alone
             for name in (TENSORS_NAME, JSON_NAME):
                 _flush(new / name)
+            if not replace:
+                _claim(folder)
             if folder.is_dir():
                 for name in (TENSORS_NAME, JSON_NAME):
                     (new / name).replace(folder / name)
@@ -150,6 +162,14 @@ def check_tensors(
             same = torch.equal(tensor.cpu(), found[name])  # a permutation indexes memory
         if not same:
             raise InputError(f"{damaged}: {name!r} does not fit its settings; save it again.")
+
+
+def _claim(folder: Path) -> None:
+    folder.mkdir(exist_ok=True)
+    try:
+        (folder / JSON_NAME).touch(exist_ok=False)  # which one process alone can do
+    except FileExistsError:
+        raise ModelThereError(f"{str(folder)!r} holds a model: give another folder.") from None
 
 
 def _save_tensors(tensors: Mapping[str, torch.Tensor], path: Path) -> None:
