@@ -7,6 +7,7 @@ only if it gives the model's own scores.
 from __future__ import annotations
 
 import importlib.metadata
+import io
 import json
 import logging
 import platform
@@ -155,7 +156,9 @@ def _read_onnx(path: Path) -> Callable[[torch.Tensor], torch.Tensor]:
 
 def _write_pt2(model: AttentDifferNet, path: Path) -> None:
     text = json.dumps(_description(model), indent=2, allow_nan=False)
-    _quietly(lambda: torch.export.save(_program(model), path, extra_files={_TOLD: text}))
+    content = io.BytesIO()  # of a full disk torch's own writer would end the process
+    _quietly(lambda: torch.export.save(_program(model), content, extra_files={_TOLD: text}))
+    path.write_bytes(content.getbuffer())
 
 
 def _read_pt2(path: Path) -> Callable[[torch.Tensor], torch.Tensor]:
