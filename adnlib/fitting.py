@@ -172,7 +172,7 @@ def _still_free(asked: Fit) -> Path:
     try:
         _check_out(asked)
     except InputError:
-        numbered = (asked.out.with_name(f"{asked.out.name}-{n}") for n in itertools.count(2))
+        numbered = (Path(f"{asked.out}-{n}") for n in itertools.count(2))  # "." has no name
         return next(folder for folder in numbered if not folder.exists())
     return asked.out
 
