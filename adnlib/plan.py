@@ -220,7 +220,7 @@ def _device(name: str, on_cluster: bool) -> tuple[str, list[str]]:
 def _check_results(results: Path, left: list[Cell]) -> int:
     """That the results folder can be written, and has room for the runs that are left; the bytes
     that are free beside these."""
-    there = next(path for path in (results, *results.parents) if path.exists())
+    there = next(path for path in (results, *results.parents) if os.path.lexists(path))
     if not there.is_dir() or not os.access(there, os.W_OK):
         raise InputError(f"cannot write to {there}: give another folder with --results.")
     needed = sum(
