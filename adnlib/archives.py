@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 import shutil
-import tempfile
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from adnlib.datasets import SPLITS, find
 from adnlib.errors import InputError
 from adnlib.files import is_hidden, is_image
 from adnlib.members import Member, archive_stem, open_archive
+from adnlib.staging import staging, sweep
 
 _LARGEST_TEXT = 2**20
 _CHUNK = 2**20
@@ -56,7 +56,9 @@ def unpack(archive: Path, target: Path, dataset: str | None = None) -> Unpacked:
     """
     home = target
     try:
-        with open_archive(archive, shutil.disk_usage(_nearest(target)).free) as members:
+        near = _nearest(target)
+        sweep(near)  # before its room is measured
+        with open_archive(archive, shutil.disk_usage(near).free) as members:
             folder, places = _layout(archive, members, dataset)
             if dataset_name(target.absolute().name) != dataset_name(folder):
                 home = target / folder
@@ -170,15 +172,14 @@ def _write(home: Path, places: dict[PurePosixPath, Member]) -> None:
     near = home if home.is_dir() else home.parent
     made = [place for place in (near, *near.absolute().parents) if not place.exists()]
     near.mkdir(parents=True, exist_ok=True)
-    staging = Path(tempfile.mkdtemp(prefix=".unpacking-", dir=near))
     try:
-        tree = staging / home.name
-        tree.mkdir()
-        for place, member in places.items():
-            _write_file(tree / place, member)
-        _move(tree, home)
+        with staging(near) as beside:
+            tree = beside / "new"
+            tree.mkdir()
+            for place, member in places.items():
+                _write_file(tree / place, member)
+            _move(tree, home)
     finally:
-        shutil.rmtree(staging, ignore_errors=True)
         for above in made:
             with suppress(OSError):  # it holds the data set
                 above.rmdir()

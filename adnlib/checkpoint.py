@@ -97,7 +97,7 @@ def _other(was: Mapping[str, Any], now: Mapping[str, Any]) -> str:
 def remove(folder: Path) -> None:
     """Take away what `left_in` finds."""
     for left in left_in(folder):
-        left.unlink()
+        left.unlink(missing_ok=True)  # another fit may have moved or removed it
 
 
 def left_in(folder: Path) -> list[Path]:

@@ -6,11 +6,13 @@ It knows nothing of files, folders, thresholds or how it is trained.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
 from torch import nn
 
 from adnlib.backbones import TOGETHER, MultiScaleEmbedding
+from adnlib.errors import InputError
 from adnlib.flow import anomaly_score, build_flow, negative_log_likelihood
 from adnlib.model_settings import ModelSettings, find_device
 from adnlib.pixels import Pictures, Pixels
@@ -40,6 +42,15 @@ class EmbeddingFlow(nn.Module):
         self.embedding = MultiScaleEmbedding(settings, settings.seed)
         self.flow = build_flow(self.embedding.features, settings, settings.seed)
         self.to(device)
+
+    def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> Any:
+        """Move it, as all of torch's own methods do that also change the type of numbers."""
+        if fn(torch.empty(0, dtype=torch.float32, device=self.device)).dtype != torch.float32:
+            raise InputError(
+                "a model's weights are float32: for faster convolutions make it with "
+                "precision='fp16' or 'bf16'."
+            )
+        return super()._apply(fn, recurse)
 
     @property
     def device(self) -> torch.device:

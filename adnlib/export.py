@@ -7,10 +7,10 @@ only if it gives the model's own scores.
 from __future__ import annotations
 
 import importlib.metadata
+import io
 import json
 import logging
 import platform
-import tempfile
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -24,6 +24,7 @@ from adnlib.errors import InputError, writing
 from adnlib.flow import anomaly_score
 from adnlib.model import AttentDifferNet
 from adnlib.model_schema import EXPORT_FORMAT
+from adnlib.staging import staging
 from adnlib.views import every_turn, turns
 
 TORCH_SUFFIX = ".pt2"
@@ -86,8 +87,8 @@ def export_model(model: AttentDifferNet, path: str | Path, images: torch.Tensor)
     write, read = (
         (_write_onnx, _read_onnx) if path.suffix == onnx_files.SUFFIX else (_write_pt2, _read_pt2)
     )
-    with writing(path), tempfile.TemporaryDirectory(dir=path.parent, prefix=".export-") as beside:
-        whole = Path(beside) / path.name
+    with writing(path), staging(path.parent) as beside:
+        whole = beside / path.name
         write(model, whole)
         difference = _difference(read(whole), model, images)
         if not difference <= TOLERANCE:
@@ -155,7 +156,9 @@ def _read_onnx(path: Path) -> Callable[[torch.Tensor], torch.Tensor]:
 
 def _write_pt2(model: AttentDifferNet, path: Path) -> None:
     text = json.dumps(_description(model), indent=2, allow_nan=False)
-    _quietly(lambda: torch.export.save(_program(model), path, extra_files={_TOLD: text}))
+    content = io.BytesIO()  # of a full disk torch's own writer would end the process
+    _quietly(lambda: torch.export.save(_program(model), content, extra_files={_TOLD: text}))
+    path.write_bytes(content.getbuffer())
 
 
 def _read_pt2(path: Path) -> Callable[[torch.Tensor], torch.Tensor]:

@@ -77,11 +77,12 @@ def fit_folder(asked: Fit, say: Callable[[str], object], progress: Progress) -> 
             model.calibrate(anomalies, asked.balance)
     finally:
         progress.end()
-    out = _still_free(asked)
-    model.save(out, asked.self_contained)
+    out = _save(model, asked)
     remove(asked.out)
     for line in summary(model):
         say(line)
+    if out != asked.out:
+        say(f"{str(asked.out)!r} holds the model of another process, which came meanwhile.")
     say(f"model: {str(out)!r}")
     return model
 
@@ -155,12 +156,23 @@ def _check_out(asked: Fit) -> None:
             )
 
 
+def _save(model: AttentDifferNet, asked: Fit) -> Path:
+    """Where the model went."""
+    while True:
+        out = _still_free(asked)
+        try:
+            model.save(out, asked.self_contained, replace=asked.force)
+        except model_files.ModelThereError:  # of another process that ended in the same moment
+            continue
+        return out
+
+
 def _still_free(asked: Fit) -> Path:
     """The folder asked for, or one beside it, if another process has filled it meanwhile."""
     try:
         _check_out(asked)
     except InputError:
-        numbered = (asked.out.with_name(f"{asked.out.name}-{n}") for n in itertools.count(2))
+        numbered = (Path(f"{asked.out}-{n}") for n in itertools.count(2))  # "." has no name
         return next(folder for folder in numbered if not folder.exists())
     return asked.out
 

@@ -185,7 +185,7 @@ def _add_step(
 
 def _path(word: str) -> Path:
     # Absolute, as the workflow's processes have another working directory than the user.
-    return path(word).resolve()
+    return Path(os.path.realpath(path(word)))  # Path.resolve() raises at links in a circle
 
 
 def _cluster(word: str) -> str:

@@ -234,7 +234,7 @@ class AttentDifferNet(EmbeddingFlow):
             raise InputError(f"explain got {len(pixels)} images: give one at a time.")
         return upsample(saliency(self, pixels[:], views), self.settings.image_size)[0]
 
-    def save(self, folder: str | Path, self_contained: bool = False) -> None:
+    def save(self, folder: str | Path, self_contained: bool = False, replace: bool = True) -> None:
         """Write `model.safetensors` and `model.json`, from which `load` rebuilds the model.
 
         Args:
@@ -242,9 +242,11 @@ class AttentDifferNet(EmbeddingFlow):
             self_contained: put ImageNet's convolutions in, too (10 MB); else they are named by
                 their hash, and come from the user's cache or the network. Those of a file that the
                 user gave are always in.
+            replace: a model that is there; False refuses, whatever other processes do meanwhile.
 
         Raises:
-            InputError: it cannot be written; then nothing was.
+            InputError: it cannot be written, or a model is there that is not to be replaced; then
+                nothing was.
         """
         saved = SavedModel(
             self.settings,
@@ -255,7 +257,7 @@ class AttentDifferNet(EmbeddingFlow):
             self.heat_scale,
             self.fitted,
         )
-        saved.write(Path(folder))
+        saved.write(Path(folder), replace)
 
     @classmethod
     @plainly()

@@ -9,14 +9,12 @@ ones, which is why the other checks do not rest on them.
 from __future__ import annotations
 
 import errno
-import glob
 import hashlib
 import importlib.metadata
 import json
 import os
 import platform
 import shutil
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NoReturn
@@ -29,16 +27,25 @@ from safetensors.torch import load_file, save_file
 from adnlib.errors import InputError, one_line, reading, writing
 from adnlib.flow import FlowSettings, build_flow
 from adnlib.model_schema import FILE_FORMAT, MODEL_SCHEMA
+from adnlib.staging import staging
 from adnlib.version import __version__
 
 JSON_NAME, TENSORS_NAME = "model.json", "model.safetensors"
 
 _LARGEST_JSON = 32 << 20  # bytes; a million held-out scores fit
 _BLANK = "0" * 64
-_PART = ".part"
 
 
-def write(folder: Path, tensors: Mapping[str, torch.Tensor], description: dict[str, Any]) -> None:
+class ModelThereError(InputError):
+    """A model is there that is not to be replaced."""
+
+
+def write(
+    folder: Path,
+    tensors: Mapping[str, torch.Tensor],
+    description: dict[str, Any],
+    replace: bool = True,
+) -> None:
     """Write both files.
 
     A new folder appears in one step, or not at all. Into one that exists each file is put in one
@@ -46,31 +53,30 @@ def write(folder: Path, tensors: Mapping[str, torch.Tensor], description: dict[s
     are left alone.
 
     Raises:
+        ModelThereError: one is there that is not to be replaced; of several processes one writes.
         InputError: it cannot be written.
     """
     with writing(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
         where = folder if folder.is_dir() else folder.parent
-        for left in where.glob(f".{glob.escape(folder.name)}-{'?' * 8}{_PART}"):
-            shutil.rmtree(left, ignore_errors=True)  # of a save that was killed
-        beside = Path(tempfile.mkdtemp(_PART, f".{folder.name}-", where))
-        try:
-            _save_tensors(tensors, beside / TENSORS_NAME)
-            digest = {"tensors_sha256": _sha256(beside / TENSORS_NAME)}
-            (beside / JSON_NAME).write_text(render(description | digest), encoding="utf-8")
+        with staging(where) as beside:
+            new = beside / "model"
+            new.mkdir()
+            _save_tensors(tensors, new / TENSORS_NAME)
+            digest = {"tensors_sha256": _sha256(new / TENSORS_NAME)}
+            (new / JSON_NAME).write_text(render(description | digest), encoding="utf-8")
             umask = os.umask(0)
             os.umask(umask)
+            (new / TENSORS_NAME).chmod(0o666 & ~umask)  # safetensors writes for the owner alone
             for name in (TENSORS_NAME, JSON_NAME):
-                (beside / name).chmod(0o666 & ~umask)  # safetensors writes for the owner alone
-                _flush(beside / name)
+                _flush(new / name)
+            if not replace:
+                _claim(folder)
             if folder.is_dir():
                 for name in (TENSORS_NAME, JSON_NAME):
-                    (beside / name).replace(folder / name)
+                    (new / name).replace(folder / name)
             else:
-                beside.chmod(0o777 & ~umask)
-                beside.rename(folder)
-        finally:
-            shutil.rmtree(beside, ignore_errors=True)
+                new.rename(folder)
 
 
 def check_room(folder: Path, size: int) -> None:
@@ -84,7 +90,8 @@ def check_room(folder: Path, size: int) -> None:
         where = next(place for place in places if os.path.lexists(place))
         if not where.is_dir():  # a file, or a link to what is gone
             raise NotADirectoryError(errno.ENOTDIR, f"{str(where)!r} is no folder")
-        Path(tempfile.mkdtemp(_PART, f".{folder.name}-", where)).rmdir()
+        with staging(where):
+            pass
         if shutil.disk_usage(where).free < size:
             raise OSError(errno.ENOSPC, f"a model takes {size / 1e6:.0f} MB, more than is free")
 
@@ -155,6 +162,14 @@ def check_tensors(
             same = torch.equal(tensor.cpu(), found[name])  # a permutation indexes memory
         if not same:
             raise InputError(f"{damaged}: {name!r} does not fit its settings; save it again.")
+
+
+def _claim(folder: Path) -> None:
+    folder.mkdir(exist_ok=True)
+    try:
+        (folder / JSON_NAME).touch(exist_ok=False)  # which one process alone can do
+    except FileExistsError:
+        raise ModelThereError(f"{str(folder)!r} holds a model: give another folder.") from None
 
 
 def _save_tensors(tensors: Mapping[str, torch.Tensor], path: Path) -> None:

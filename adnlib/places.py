@@ -5,6 +5,7 @@ It reads folders and opens no image.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -49,7 +50,7 @@ def find_places(grid: Grid, options: Options) -> tuple[list[Place], list[str], l
         InputError: a name is unknown, a data root is needed, or nothing can be used.
     """
     given = options.data_root or grid.settings.get("data_root")
-    root = project_path(given).resolve() if given else None
+    root = Path(os.path.realpath(project_path(given))) if given else None
     there = _lying_there(root)
     wanted = grid.datasets
     if wanted is None:

@@ -31,6 +31,7 @@ _RUN_MEMORY = 2 * 2**30  # libraries, views and activations
 _PARAMETER_MEMORY = 24  # weight, gradient, Adam's two moments, and a half more for passing copies
 _RUN_DISK = 20 * 2**20  # notebook, scores and maps
 _PARAMETER_DISK = 4
+_PARAMETER_CHECKPOINT = 12  # weight and Adam's two moments
 
 
 @dataclass(frozen=True)
@@ -166,12 +167,13 @@ def make_plan(options: Options) -> Plan:
         for cell in [Cell(Settings(**{**variant, **shared, **where}))]
     }
     left = [cell for cell in cells.values() if cell.state != "done"]
-    _check_results(results, left)
+    spare = _check_results(results, left)
     _check_finished(results, cells, left, options.force)
     jobs, threads = options.jobs, None
     if not cluster:
         jobs = jobs or default_jobs(left, len(gpus))
         threads = max(1, machine.cores() // jobs)
+    notes += _checkpoints(spare, left, jobs or 1)
     return Plan(
         grid=grid,
         results=results,
@@ -188,15 +190,14 @@ def make_plan(options: Options) -> Plan:
 
 
 def default_jobs(left: list[Cell], gpus: int) -> int:
-    """How many of the runs that are left go at a time: one for each GPU; on the CPU one for each
+    """How many runs go at a time, of those that are left: one for each GPU; on the CPU one for each
     core, as far as memory reaches.
 
     At the paper's width a run is taken to need about 6 GiB.
     """
-    if gpus:
-        return gpus
     memory = max((cell.memory for cell in left), default=1)
-    return max(1, min(machine.cores(), machine.memory() // memory, len(left)))
+    most = gpus or min(machine.cores(), machine.memory() // memory)
+    return max(1, min(most, len(left)))
 
 
 def _device(name: str, on_cluster: bool) -> tuple[str, list[str]]:
@@ -216,9 +217,10 @@ def _device(name: str, on_cluster: bool) -> tuple[str, list[str]]:
     return "cuda", gpus if device.index is None else [gpus[device.index]]
 
 
-def _check_results(results: Path, left: list[Cell]) -> None:
-    """That the results folder can be written, and has room for the runs that are left."""
-    there = next(path for path in (results, *results.parents) if path.exists())
+def _check_results(results: Path, left: list[Cell]) -> int:
+    """That the results folder can be written, and has room for the runs that are left; the bytes
+    that are free beside these."""
+    there = next(path for path in (results, *results.parents) if os.path.lexists(path))
     if not there.is_dir() or not os.access(there, os.W_OK):
         raise InputError(f"cannot write to {there}: give another folder with --results.")
     needed = sum(
@@ -231,6 +233,24 @@ def _check_results(results: Path, left: list[Cell]) -> None:
             f"{there} has {free / 1e9:.1f} GB free and the runs need about {needed / 1e9:.1f} GB: "
             "make room, or give another folder with --results."
         )
+    return free - needed
+
+
+def _checkpoints(spare: int, left: list[Cell], jobs: int) -> list[str]:
+    """What to say where too few bytes are free for what the runs keep until they are done.
+
+    It is no mistake: a run of less than ten minutes keeps none.
+    """
+    largest = max((_parameters(cell.settings) for cell in left), default=0)
+    # One for each run, and one that is written beside its predecessor.
+    needed = _PARAMETER_CHECKPOINT * largest * (min(jobs, len(left)) + 1)
+    if needed <= spare:
+        return []
+    return [
+        f"checkpoints of runs of more than ten minutes take about {needed / 1e9:.1f} GB, and "
+        f"{spare / 1e9:.1f} GB are free beside the results: make room, or a run that is stopped "
+        "begins anew."
+    ]
 
 
 def _check_finished(

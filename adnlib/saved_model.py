@@ -49,7 +49,7 @@ class SavedModel:
     heat_scale: float | None
     fitted: Fitted | None
 
-    def write(self, folder: Path) -> None:
+    def write(self, folder: Path, replace: bool = True) -> None:
         """Put it into a folder, as `model_files.write` does."""
         contained = self.self_contained or self.settings.weights not in _BY_NAME
         description = {
@@ -60,7 +60,8 @@ class SavedModel:
             "heat_scale": self.heat_scale,
             "training": self.fitted and dataclasses.asdict(self.fitted),
         }
-        model_files.write(folder, _kept(self.tensors, contained, self.weights_sha256), description)
+        tensors = _kept(self.tensors, contained, self.weights_sha256)
+        model_files.write(folder, tensors, description, replace)
 
     @classmethod
     def read(cls, folder: Path, device: str) -> SavedModel:

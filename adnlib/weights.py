@@ -15,7 +15,6 @@ import io
 import os
 import pickle
 import socket
-import tempfile
 import textwrap
 import warnings
 from collections.abc import Mapping
@@ -31,6 +30,7 @@ from torch import Tensor
 from adnlib import package_index
 from adnlib.cache import cache_folder
 from adnlib.errors import InputError, one_line
+from adnlib.staging import staging
 
 KERNELS = {  # torchvision's layers; out, in, height, width; a bias has `out` numbers
     "features.0": (64, 3, 11, 11),
@@ -255,8 +255,8 @@ def _store(weights: Weights) -> None:
     metadata = {"source": weights.source, "sha256": weights.sha256}
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder, prefix=".writing-") as unfinished:
-            path = Path(unfinished, CACHE_FILE)
+        with staging(folder) as beside:
+            path = beside / CACHE_FILE
             path.write_bytes(safetensors.torch.save(weights.tensors, metadata))
             path.replace(folder / CACHE_FILE)
     except OSError as error:

@@ -453,6 +453,25 @@ def test_a_full_disk_or_an_interruption_leaves_nothing(tmp_path, root, monkeypat
         assert tree(tmp_path) == before
 
 
+def test_room_is_measured_without_what_a_killed_call_left(tmp_path, root, monkeypatch):
+    left = root / ".adnlib-killed.part"
+    left.mkdir(parents=True)
+    usage = shutil.disk_usage(root)
+    monkeypatch.setattr(
+        archives.shutil, "disk_usage", lambda _: usage._replace(free=0 if left.exists() else 2**30)
+    )
+    unpack(make_zip(tmp_path / "mvtec_ad.zip", *MVTEC), root)
+    assert not left.exists()
+
+
+def test_a_category_goes_into_the_folder_where_one_stands(tmp_path, root, monkeypatch):
+    home = root / "mvtec_ad"
+    home.mkdir(parents=True)
+    monkeypatch.chdir(home)
+    unpack(make_zip(tmp_path / "mvtec_ad.zip", *MVTEC), Path())
+    assert [found.category for found in datasets.find(home)] == ["bottle", "metal_nut"]
+
+
 def test_moving_in_is_undone_where_it_fails_midway(tmp_path, root, monkeypatch):
     (root / "mvtec_ad" / "cable" / "train").mkdir(parents=True)
     archive = make_zip(tmp_path / "mvtec_ad.zip", *MVTEC)

@@ -66,6 +66,17 @@ def test_a_mistake_is_one_sentence_and_nothing_is_written(run_all, tmp_path, wor
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(
+    ("option", "message"), [("--results", "cannot write to"), ("--data-root", "does not exist")]
+)
+def test_links_in_a_circle_are_no_place(run_all, tmp_path, option, message):
+    circle = tmp_path / "a"
+    circle.symlink_to(circle)
+    code, _, err = run_all("--dry-run", option, str(circle))
+    assert (code, err.count("\n")) == (2, 1)
+    assert message in err
+
+
 def test_a_dry_run_prints_the_plan_and_writes_nothing(run_all, tmp_path, monkeypatch):
     monkeypatch.setattr(scheduling, "carry_out", None)
     code, out, _ = run_all("--dry-run", "--seeds", "0,1 2", "--attention", "none", "se")

@@ -133,16 +133,26 @@ def test_a_model_is_replaced_only_where_asked(call, data, model, tmp_path):
     assert (tmp_path / "m" / "model.safetensors").read_bytes() != before
 
 
-def test_a_model_that_came_meanwhile_is_not_replaced(call, data, model, tmp_path, monkeypatch):
-    scale_of_maps = AttentDifferNet._scale_of_maps
+@pytest.mark.parametrize("there", [False, True])
+@pytest.mark.parametrize(
+    ("place", "step"), [(AttentDifferNet, "_scale_of_maps"), (model_files, "_flush")]
+)
+def test_a_model_that_came_meanwhile_is_not_replaced(
+    call, data, model, tmp_path, monkeypatch, there, place, step
+):
+    done = getattr(place, step)
 
     def slowly(*given):
-        shutil.copytree(model, tmp_path / "m")
-        return scale_of_maps(*given)
+        if not (tmp_path / "m" / "model.json").exists():
+            shutil.copytree(model, tmp_path / "m", dirs_exist_ok=True)
+        return done(*given)
 
-    monkeypatch.setattr(AttentDifferNet, "_scale_of_maps", slowly)
+    if there:
+        (tmp_path / "m").mkdir()
+    monkeypatch.setattr(place, step, slowly)
     code, out, _ = call("fit", data / "part", "--out", "m", *TINY, "--seed", "1")
     assert (code, out.splitlines()[-1]) == (0, "model: 'm-2'")
+    assert "'m' holds the model of another process" in out
     assert (tmp_path / "m" / "model.json").read_bytes() == (model / "model.json").read_bytes()
     assert AttentDifferNet.load(tmp_path / "m-2").settings.seed == 1
 

@@ -3,6 +3,7 @@
 import csv
 import importlib.metadata
 import json
+import resource
 
 import numpy as np
 import onnx
@@ -144,6 +145,17 @@ def test_an_export_that_scores_otherwise_is_not_kept(model, tmp_path, monkeypatc
     monkeypatch.setattr(export, "anomaly_score", lambda latent: latent.square().sum((1, 2)))
     with pytest.raises(InputError, match=r"differs from the model's by .* it was not kept"):
         export_model(model, tmp_path / "m.pt2", IMAGES)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_pt2_file_that_the_disk_does_not_take_gets_one_sentence(model, tmp_path):
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
+    try:
+        with pytest.raises(InputError, match=r"cannot write .*m\.pt2"):
+            export_model(model, tmp_path / "m.pt2", IMAGES)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert not list(tmp_path.iterdir())
 
 

@@ -333,6 +333,16 @@ def test_the_device_is_where_the_model_was_moved_to():
     assert AttentDifferNet(**TINY).to("meta").device == torch.device("meta")
 
 
+@pytest.mark.parametrize(
+    "change", [lambda m: m.half(), lambda m: m.double(), lambda m: m.to(torch.bfloat16)]
+)
+def test_a_model_of_other_numbers_is_refused_and_stays_as_it_was(model, images, change):
+    before = model.score(images)
+    with pytest.raises(InputError, match="precision='fp16'"):
+        change(model)
+    assert torch.equal(model.to("cpu").float().score(images), before)
+
+
 def test_making_a_model_leaves_all_random_generators_as_they_were(monkeypatch):
     seeded = []
     monkeypatch.setattr(torch.cuda, "manual_seed_all", seeded.append)

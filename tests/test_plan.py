@@ -137,6 +137,16 @@ def test_runs_that_are_done_need_no_more_room(options, monkeypatch):
     make_plan(keep)
 
 
+@pytest.mark.parametrize(("jobs", "gigabytes"), [(1, "4.1"), (2, "6.2"), (99, "57.8")])
+def test_too_little_room_for_checkpoints_is_a_note(options, monkeypatch, jobs, gigabytes):
+    disk = namedtuple("disk", "total used free")
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: disk(10**9, 0, 10**9))
+    (note,) = [n for n in make_plan(dataclasses.replace(options, jobs=jobs)).notes if "checkp" in n]
+    assert f"take about {gigabytes} GB, and 0.4 GB are free" in note
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: disk(10**12, 0, 10**12))
+    assert "checkpoints" not in " ".join(make_plan(options).notes)
+
+
 def test_a_run_is_done_until_a_setting_that_counts_is_changed(options):
     made = make_plan(dataclasses.replace(options, categories=("bottle",)))
     cell = made.cells[0]
@@ -280,10 +290,14 @@ def test_each_gpu_has_one_run_that_sees_it_as_the_first(options, monkeypatch, de
     monkeypatch.setattr("torch.cuda.get_device_capability", lambda _: (9, 0))
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,7")
     monkeypatch.setattr(machine, "cores", lambda: 8)
-    made = make_plan(dataclasses.replace(options, device=device))
+    options = dataclasses.replace(options, device=device)
+    made = make_plan(options)
     assert (made.gpus, made.jobs, made.threads) == (gpus, len(gpus), 8 // len(gpus))
     assert made.gpu == 1
     assert {cell.settings.device for cell in made.cells} == {"cuda"}
+    for cell in made.cells[1:]:
+        finish(cell)
+    assert (make_plan(options).jobs, make_plan(options).threads) == (1, 8)
 
 
 @pytest.mark.parametrize(("device", "gpu"), [("auto", 1), ("cuda", 1), ("cpu", 0)])

@@ -7,8 +7,6 @@ Only a folder that carries the marker is ever replaced.
 from __future__ import annotations
 
 import json
-import shutil
-import uuid
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,6 +19,7 @@ from adnlib.demo import outdoor, parts, wafer
 from adnlib.demo.paint import Picture
 from adnlib.errors import InputError, writing
 from adnlib.masks import FOREGROUND, GROUND_TRUTH
+from adnlib.staging import staging
 
 DEMO_SETS = {
     name: category
@@ -120,23 +119,20 @@ def _make_set(place: Path, dataset: str, settings: _Settings) -> None:
     if _made_with(place) == asdict(settings):
         return
     place.parent.mkdir(parents=True, exist_ok=True)
-    fresh = place.with_name(f".{dataset}-{uuid.uuid4().hex}")
-    old = fresh.with_suffix(".old")
-    try:
-        _write(fresh, dataset, settings)
-        if place.exists():
-            _refuse_foreign(place)
-            place.rename(old)
-        fresh.rename(place)
-    except OSError:
-        # Another process may have put the same set there first: then there is nothing left to do.
-        if _made_with(place) != asdict(settings):
-            if old.exists() and not place.exists():
-                old.rename(place)
-            raise
-    finally:
-        shutil.rmtree(fresh, ignore_errors=True)
-        shutil.rmtree(old, ignore_errors=True)
+    with staging(place.parent) as beside:
+        fresh, old = beside / "new", beside / "old"
+        try:
+            _write(fresh, dataset, settings)
+            if place.exists():
+                _refuse_foreign(place)
+                place.rename(old)
+            fresh.rename(place)
+        except OSError:
+            # Another process may have put the same set there first: nothing is left to do then.
+            if _made_with(place) != asdict(settings):
+                if old.exists() and not place.exists():
+                    old.rename(place)
+                raise
 
 
 def _write(folder: Path, dataset: str, settings: _Settings) -> None:
