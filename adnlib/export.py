@@ -9,7 +9,6 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import logging
-import platform
 import tempfile
 import warnings
 from collections.abc import Callable
@@ -24,6 +23,7 @@ from adnlib.errors import InputError, writing
 from adnlib.flow import anomaly_score
 from adnlib.model import AttentDifferNet
 from adnlib.model_schema import EXPORT_FORMAT
+from adnlib.provenance import versions
 from adnlib.views import every_turn, turns
 
 TORCH_SUFFIX = ".pt2"
@@ -177,8 +177,7 @@ def _description(model: AttentDifferNet) -> dict[str, Any]:
         "settings": model.settings.described(),
         "weights_sha256": model.embedding.weights_sha256,
         "threshold": model.threshold and model.threshold.described(),
-        "versions": {"python": platform.python_version()}
-        | {name: importlib.metadata.version(name) for name in ("adnlib", "torch", "FrEIA")},
+        "versions": versions(("adnlib", "torch", "FrEIA")),
     }
 
 

@@ -11,10 +11,8 @@ from __future__ import annotations
 import errno
 import glob
 import hashlib
-import importlib.metadata
 import json
 import os
-import platform
 import shutil
 import tempfile
 from collections.abc import Mapping
@@ -29,7 +27,7 @@ from safetensors.torch import load_file, save_file
 from adnlib.errors import InputError, one_line, reading, writing
 from adnlib.flow import FlowSettings, build_flow
 from adnlib.model_schema import FILE_FORMAT, MODEL_SCHEMA
-from adnlib.version import __version__
+from adnlib.provenance import versions
 
 JSON_NAME, TENSORS_NAME = "model.json", "model.safetensors"
 
@@ -94,8 +92,7 @@ def render(description: Mapping[str, Any]) -> str:
     blank = {
         **description,
         "format": FILE_FORMAT,
-        "versions": {"python": platform.python_version(), "adnlib": __version__}
-        | {name: importlib.metadata.version(name) for name in ("torch", "FrEIA", "safetensors")},
+        "versions": versions(("adnlib", "torch", "FrEIA", "safetensors")),
         "sha256": _BLANK,
     }
     text = json.dumps(blank, indent=2, allow_nan=False) + "\n"
