@@ -17,7 +17,7 @@ import pandas as pd
 from adnlib.catalogue import CATALOGUE, MEAN
 from adnlib.demo import DEMO_SETS
 from adnlib.record import FinishedRun
-from adnlib.run_settings import Settings
+from adnlib.run_settings import DEFAULTS
 from adnlib.variants import variant_order, variant_title
 
 
@@ -50,7 +50,7 @@ def published_methods(run: FinishedRun) -> list[str]:
     the paper does not know, controls, other backbones and standardised features have none.
     """
     for name in ("backbone", "standardize"):
-        if run.settings.get(name, getattr(Settings, name)) != getattr(Settings, name):
+        if run.settings.get(name, DEFAULTS[name]) != DEFAULTS[name]:
             return []
     published = {
         "none": ["DifferNet"],

@@ -24,8 +24,8 @@ from adnlib.grid import Grid, Options, make_grid
 from adnlib.model_settings import find_device
 from adnlib.parameters import project_path
 from adnlib.places import Place, find_places
-from adnlib.record import DEFAULTS, MAY_DIFFER, NOT_IN_TABLES
-from adnlib.run_settings import Settings
+from adnlib.record import MAY_DIFFER, NOT_IN_TABLES
+from adnlib.run_settings import DEFAULTS, Settings
 
 _RUN_MEMORY = 2 * 2**30  # libraries, views and activations
 _PARAMETER_MEMORY = 24  # weight, gradient, Adam's two moments, and a half more for passing copies

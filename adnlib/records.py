@@ -19,7 +19,8 @@ import pandas as pd
 from adnlib.catalogue import MEAN
 from adnlib.errors import InputError
 from adnlib.folders import PLAN
-from adnlib.record import DEFAULTS, NOT_IN_TABLES, FinishedRun, damaged, read_run
+from adnlib.record import NOT_IN_TABLES, FinishedRun, damaged, read_run
+from adnlib.run_settings import DEFAULTS
 from adnlib.variants import variant_order
 from adnlib.words import counted
 

@@ -41,7 +41,7 @@ from adnlib.images import load_images
 from adnlib.looks import SELECTIONS, Looks
 from adnlib.model import AttentDifferNet
 from adnlib.model_files import JSON_NAME, TENSORS_NAME
-from adnlib.model_settings import ModelSettings
+from adnlib.model_settings import NAMES
 from adnlib.parameters import project_path
 from adnlib.pixels import Pixels
 from adnlib.provenance import describe_device, git_revision, versions
@@ -87,9 +87,7 @@ class Run:
         datasets.check_for_auroc(self.samples)
         if warning := datasets.check_counts(settings.dataset, settings.category, self.samples):
             warnings.warn(warning, stacklevel=2)
-        self.model = AttentDifferNet(
-            **{f.name: getattr(settings, f.name) for f in dataclasses.fields(ModelSettings)}
-        )
+        self.model = AttentDifferNet(**{name: getattr(settings, name) for name in NAMES})
         self.folder = run_folder(
             project_path(settings.results),
             settings.dataset,
@@ -226,15 +224,15 @@ class Run:
         return self.model.made_with(settings, self._images) | {"files": [*self.samples["path"]]}
 
     def _params(self) -> dict[str, Any]:
-        label, split = self.samples["label"], self.samples["split"]
+        images = datasets.count_images(self.samples)
         return {
             "settings": dataclasses.asdict(self.settings),
             "variant": self.settings.variant,
             "folder": str(self._images_folder()),
             "samples": {
-                "train": int((split == "train").sum()),
-                "test_good": int(((split == "test") & (label == 0)).sum()),
-                "test_anomalous": int(((split == "test") & (label == 1)).sum()),
+                "train": images.train_good,
+                "test_good": images.test_good,
+                "test_anomalous": images.test_anomalous,
             },
             "weights_sha256": self.model.embedding.weights_sha256,
             "device": describe_device(self.model.device),

@@ -25,7 +25,7 @@ from adnlib.pixels import Pictures
 from adnlib.precision import rounding
 from adnlib.replay import Replayed
 from adnlib.sampling import BankedViews, FreshViews, Source
-from adnlib.settings import check_choice, check_from_zero, check_positive
+from adnlib.settings import check_choice, check_from_zero, check_positive, check_share
 
 TRAININGS = ("joint", "frozen")
 HOLDOUT = 0.1
@@ -70,17 +70,13 @@ class TrainingSettings:
         check_positive(vars(self), "epochs", "batch_images", "train_views", "learning_rate")
         check_positive(vars(self), "attention_rate")
         check_from_zero(vars(self), "adam_eps", "weight_decay", "max_angle")
+        check_share(vars(self), "adam_beta1", "adam_beta2", "flow_average")
         check_choice(vars(self), "attention_training", TRAININGS)
         if self.view_bank and self.view_bank < self.train_views:
             raise InputError(
                 f"view_bank is {self.view_bank}: give at least train_views ({self.train_views}), "
                 "or 0 for none."
             )
-        for name in ("adam_beta1", "adam_beta2", "flow_average"):
-            if not 0 <= getattr(self, name) < 1:
-                raise InputError(
-                    f"{name} is {getattr(self, name)}: give a number from 0 to below 1."
-                )
 
 
 @dataclass(frozen=True)
