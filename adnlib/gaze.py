@@ -27,7 +27,7 @@ from adnlib.run_maps import map_views, scores_and_maps, with_maps
 from adnlib.scenes import MEASURES, Look, Scene
 from adnlib.significance import interval, seeds_drawn_again
 from adnlib.study import PLAIN
-from adnlib.tables import Cell, Sheet
+from adnlib.tables import Sheet
 from adnlib.variants import variant_order, variant_title
 from adnlib.words import counted
 
@@ -201,7 +201,7 @@ def _sheet(
     for (category, method), of_cell in each.groupby(["category", "method"], sort=False):
         spreads = [mean_and_std(of_cell[name].tolist()) for name in ("image_auroc", *measures)]
         numbers = ["-" if np.isnan(mean) else with_spread(mean, std) for mean, std in spreads]
-        rows.append([Cell(text) for text in (str(category), str(method), *numbers)])
+        rows.append([str(category), str(method), *numbers])
     shares = each.drop_duplicates("category").set_index("category")
     even = "; ".join(
         f"{category} {row['defect_share']:.1f} and {row['object_share']:.1f}"
@@ -237,7 +237,7 @@ def _paired_sheets(
                 for row in cell.to_dict("records")
             }
             numbers = [texts.get(measure, "-") for measure in measures]
-            lines.append([Cell(text) for text in (str(category), str(method), *numbers)])
+            lines.append([str(category), str(method), *numbers])
         if not lines:
             continue
         yield Sheet(

@@ -30,9 +30,9 @@ from adnlib.report import (
     dataset_title,
     number,
 )
-from adnlib.tables import Cell, Sheet, duration
+from adnlib.tables import Sheet
 from adnlib.variants import variant_title
-from adnlib.words import counted
+from adnlib.words import counted, duration
 
 
 def closing_text(results: str | Path) -> str:
@@ -84,7 +84,7 @@ def summary_sheet(found: Sequence[FinishedRun], table: pd.DataFrame) -> Sheet:
         caption=f"± standard deviation over seeds. {FEWER}: fewer runs than asked for, or than "
         f"others. Data sets are not compared with each other.{lacking}",
         header=["data set", "method", *SELECTION_NAMES.values()],
-        rows=[[Cell(text) for text in line] for line in body],
+        rows=body,
         alert=alert(found),
         names=2,
     )
@@ -113,7 +113,7 @@ def published_sheets(found: Sequence[FinishedRun], table: pd.DataFrame) -> Itera
                 *("published", "difference"),
             ],
             rows=[
-                [Cell(text) for text in _beside(of_cell.to_dict("records"))]
+                _beside(of_cell.to_dict("records"))
                 for _, of_cell in rows.groupby(["category", "variant"], sort=False)
             ],
             alert=alert(group),
@@ -153,7 +153,7 @@ def ran_sheet(found: Sequence[FinishedRun]) -> Sheet:
         title="Runs",
         caption="Times are of the runs alone, without tables and figures.",
         header=["data set", "method", "runs", "categories", "time", "longest run", "device"],
-        rows=[[Cell(text) for text in line] for line in body],
+        rows=body,
         names=2,
     )
 

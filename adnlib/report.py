@@ -29,7 +29,7 @@ from adnlib.looks import AVERAGED
 from adnlib.record import FinishedRun
 from adnlib.records import asked_seeds, read_runs, sorted_variants
 from adnlib.shortcuts import clear
-from adnlib.tables import Cell, Sheet
+from adnlib.tables import Best, Sheet
 from adnlib.variants import variant_title
 from adnlib.words import counted
 
@@ -167,9 +167,9 @@ def _sheet(dataset: str, selection: str, group: list[FinishedRun], rows: pd.Data
         numbers = [numbers[index] for numbers in beside.values()]
         body.append(
             [
-                Cell(_row_name(category, common, categories)),
-                *(Cell(number(cell), v in best) for v, cell in of_row.items()),
-                *(Cell(f"{number.auroc:.2f}" if number else "-") for number in numbers),
+                _row_name(category, common, categories),
+                *(Best(number(cell)) if v in best else number(cell) for v, cell in of_row.items()),
+                *(f"{number.auroc:.2f}" if number else "-" for number in numbers),
             ]
         )
     return Sheet(

@@ -17,7 +17,7 @@ from adnlib.report import (
     dataset_title,
     with_spread,
 )
-from adnlib.tables import Cell, Sheet
+from adnlib.tables import Sheet
 from adnlib.variants import variant_title
 
 _INTERVAL = (
@@ -49,7 +49,7 @@ def study_sheets(
                 *("category", "method", "seeds", "AUROC", "interval", "AUROC, held out"),
                 *("AP", "best F1", "FPR at 95 % TPR"),
             ],
-            rows=[[Cell(text) for text in _measured(row)] for row in rows.to_dict("records")],
+            rows=[_measured(row) for row in rows.to_dict("records")],
             alert=alert(group),
             names=2,
         )
@@ -66,7 +66,7 @@ def study_sheets(
                     *(SELECTION_NAMES[name] for name in rows["epoch_selection"].unique()),
                     *("pairs", "p"),
                 ],
-                rows=[[Cell(text) for text in line] for line in _differences(rows)],
+                rows=[*_differences(rows)],
                 alert=alert(group),
                 names=2,
             )
@@ -81,7 +81,7 @@ def study_sheets(
                 *("category", "method", "seeds", SELECTION_NAMES["last"]),
                 *(SELECTION_NAMES[name] for name in rows["epoch_selection"].unique()),
             ],
-            rows=[[Cell(text) for text in line] for line in _choices(rows, statistics)],
+            rows=[*_choices(rows, statistics)],
             alert=alert(group),
             names=2,
         )
