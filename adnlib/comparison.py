@@ -17,6 +17,7 @@ import pandas as pd
 from adnlib.catalogue import CATALOGUE, MEAN
 from adnlib.demo import DEMO_SETS
 from adnlib.record import FinishedRun
+from adnlib.records import by_dataset
 from adnlib.run_settings import DEFAULTS
 from adnlib.variants import variant_order, variant_title
 
@@ -112,8 +113,7 @@ def auroc_table(
     categories. `published*` is as `published_for` gives it, `difference` is ours minus that.
     """
     rows: list[dict[str, Any]] = []
-    for dataset in sorted({run.dataset for run in found}):
-        group = [run for run in found if run.dataset == dataset]
+    for dataset, group in by_dataset(found).items():
         for selection in group[0].aurocs:
             rows += _rows(dataset, group, selection, (asked or {}).get(dataset, 0))
     table = pd.DataFrame(rows).astype({"train_images": "Int64", "test_images": "Int64"})

@@ -26,7 +26,7 @@ from adnlib.catalogue import (
 )
 from adnlib.errors import InputError
 from adnlib.files import IMAGE_SUFFIXES, check_folder, images_below, is_image, natural, subfolders
-from adnlib.masks import masks_of
+from adnlib.masks import check_masks, masks_of
 
 COLUMNS = ("path", "split", "label", "defect", "mask")
 
@@ -198,6 +198,12 @@ def check_counts(dataset: str, category: str, samples: pd.DataFrame) -> str | No
         f"{dataset}/{category} has {here} images (train good/test good/test anomalous), not the "
         f"{published} that were published: its results do not compare with published ones."
     )
+
+
+def oddities(dataset: str, category: str, folder: Path, samples: pd.DataFrame) -> list[str]:
+    """Sentences on what is odd in a category that can be used."""
+    warnings = check_counts(dataset, category, samples), check_masks(folder, samples)
+    return [warning for warning in warnings if warning]
 
 
 def _not_there(

@@ -19,7 +19,7 @@ from matplotlib.ticker import MaxNLocator
 
 from adnlib import tables
 from adnlib.corruptions import CORRUPTIONS
-from adnlib.errors import InputError, writing
+from adnlib.errors import InputError
 from adnlib.figures import add_legend, line_style, margins, save, style, write_around
 from adnlib.record import FinishedRun
 from adnlib.records import read_runs, read_tidy, sorted_variants
@@ -52,9 +52,7 @@ def write_sheets(results: str | Path, dataset: str) -> Path:
     of_measures = {measure: _with_all(*measured, measure) for measure in SHOWN}
     sheets = [_sheet(*runs, measure) for measure, runs in of_measures.items() if runs[0]]
     path = table_path(results, dataset).with_suffix(".md")
-    with writing(path.parent):
-        text = ["# Under corruptions\n", *map(tables.markdown, sheets)]
-        path.write_text("\n".join(text), encoding="utf-8")
+    tables.write(path.parent, {path.name: tables.document("Under corruptions", sheets)})
     return path
 
 

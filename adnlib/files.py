@@ -9,7 +9,7 @@ import os
 import re
 import unicodedata
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path, PurePath
 
 from adnlib.errors import InputError, reading
@@ -50,40 +50,26 @@ def images_below(root: Path, folder: Path) -> list[str]:
 
 
 def walk(folder: str) -> Iterator[str]:
-    """The images below a folder, one place after the other; of links only those to files.
+    """The images below a folder, numbers sorted by value; of links only those to files.
 
     Raises:
         InputError: when it comes to a folder that may not be read.
     """
-    waiting = [(folder, True)]
-    while waiting:
-        place, is_folder = waiting.pop()
-        if not is_folder:
-            yield place
-            continue
-        children: list[tuple[str, bool]] = []
-        linked: list[str] = []
-        others: list[str] = []
-        try:
-            with os.scandir(place) as entries:
-                for entry in entries:
-                    if is_hidden(entry.name):
-                        continue
-                    if entry.is_dir(follow_symlinks=False):
-                        children.append((entry.path, True))
-                    elif _leads_to_folder(entry):
-                        linked.append(entry.name)
-                    elif is_image(entry.name):
-                        children.append((entry.path, False))
-                    else:
-                        others.append(entry.name.lower())
-        except OSError as error:
-            raise InputError(
-                f"the folder {place!r} cannot be read ({error.strerror}): change its permissions."
-            ) from None
-        _warn_of_others(place, others)
-        _warn_of_links(place, linked)
-        waiting += sorted(children, key=lambda child: natural(child[0]), reverse=True)
+    try:
+        with os.scandir(folder) as entries:
+            seen = [entry for entry in entries if not is_hidden(entry.name)]
+    except OSError as error:
+        raise InputError(
+            f"the folder {folder!r} cannot be read ({error.strerror}): change its permissions."
+        ) from None
+    linked = {entry.name for entry in seen if entry.is_symlink() and _leads_to_folder(entry)}
+    _warn_of_links(folder, linked)
+    _warn_of_others(folder, [entry.name.lower() for entry in seen])
+    for entry in sorted(seen, key=lambda entry: natural(entry.path)):
+        if entry.is_dir(follow_symlinks=False):
+            yield from walk(entry.path)
+        elif entry.name not in linked and is_image(entry.name):
+            yield entry.path
 
 
 def subfolders(folder: Path, names: Iterable[str] = ()) -> list[Path]:
@@ -140,7 +126,7 @@ def _warn_of_others(folder: str, names: Iterable[str]) -> None:
         )
 
 
-def _warn_of_links(folder: str, names: Sequence[str]) -> None:
+def _warn_of_links(folder: str, names: Collection[str]) -> None:
     """Say that these folders in a folder are links, which may lead in a circle."""
     if names:
         warnings.warn(

@@ -16,7 +16,6 @@ import numpy as np
 import pandas as pd
 
 from adnlib import tables
-from adnlib.errors import writing
 from adnlib.evaluation import mean_and_std
 from adnlib.localization import SIZE, Maps, centre_prior, random_maps
 from adnlib.map_kinds import USUAL, Saliency
@@ -78,20 +77,14 @@ def write_looking(
     each = _each_table(dataset, looks, shares, aurocs)
     paired = _paired_table(dataset, looks)
     measures = [measure for measure in MEASURES if measure in each]
-    path = Path(results) / "tables" / f"localization_{dataset}"
-    path = path if kind == USUAL else path.with_name(f"{path.name}_{kind.name}")
-    written = [path.with_name(f"{path.name}{end}") for end in (".csv", "_paired.csv", ".md")]
+    name = f"localization_{dataset}" + ("" if kind == USUAL else f"_{kind.name}")
     sheets = [
         _sheet(found, each, measures, kind, guess_object),
         *_paired_sheets(found, paired, measures),
     ]
-    with writing(path.parent):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        each.to_csv(written[0], index=False, float_format="%.4f")
-        paired.to_csv(written[1], index=False, float_format="%.4f")
-        text = ["# What the detectors look at\n", *map(tables.markdown, sheets)]
-        written[2].write_text("\n".join(text), encoding="utf-8")
-    return written
+    text = tables.document("What the detectors look at", sheets)
+    files = {f"{name}.csv": each, f"{name}_paired.csv": paired, f"{name}.md": text}
+    return tables.write(Path(results) / "tables", files)
 
 
 _Reading = tuple[FinishedRun, tuple[pd.DataFrame, np.ndarray]]

@@ -19,7 +19,7 @@ from adnlib.catalogue import MEAN
 from adnlib.comparison import auroc_table
 from adnlib.folders import FAILED, REPORT, failed_notebooks, failure, is_done
 from adnlib.record import FinishedRun
-from adnlib.records import asked_cells, asked_seeds, read_runs
+from adnlib.records import asked_cells, asked_seeds, by_dataset, read_runs
 from adnlib.report import (
     CHOICE_OF_PUBLISHED,
     FEWER,
@@ -67,8 +67,7 @@ def summary_sheet(found: Sequence[FinishedRun], table: pd.DataFrame) -> Sheet:
     """
     body = []
     lacking = ""
-    for dataset in sorted({run.dataset for run in found}):
-        group = [run for run in found if run.dataset == dataset]
+    for dataset, group in by_dataset(found).items():
         rows = table[table["dataset"] == dataset]
         rows = rows[(rows["category"] == MEAN) == _several(rows)]
         if rows.empty:
@@ -97,12 +96,11 @@ def published_sheets(found: Sequence[FinishedRun], table: pd.DataFrame) -> Itera
         found: the runs.
         table: what `comparison.auroc_table` made of them.
     """
-    for dataset in sorted({run.dataset for run in found}):
+    for dataset, group in by_dataset(found).items():
         rows = table[table["dataset"] == dataset]
         rows = rows[rows["published"].notna() & (_several(rows) | (rows["category"] != MEAN))]
         if rows.empty:
             continue
-        group = [run for run in found if run.dataset == dataset]
         yield Sheet(
             title=f"{dataset_title(group)}: ours beside the published AUROC, percent",
             caption=f"{circumstances(group)}. Difference: best on test minus published. "

@@ -11,17 +11,10 @@ from typing import NamedTuple
 
 from adnlib.catalogue import CATALOGUE, category_name
 from adnlib.comparison import published_numbers
-from adnlib.datasets import (
-    check_counts,
-    check_for_auroc,
-    find,
-    locate,
-    read_samples,
-)
+from adnlib.datasets import check_for_auroc, find, locate, oddities, read_samples
 from adnlib.demo import DEMO_SETS
 from adnlib.errors import InputError
 from adnlib.grid import Grid, Options
-from adnlib.masks import check_masks
 from adnlib.parameters import project_path
 from adnlib.settings import check_names
 
@@ -130,5 +123,4 @@ def _check_place(place: Place) -> list[str]:
     folder = locate(*place)
     samples = read_samples(folder)
     check_for_auroc(samples, f"{str(folder)!r}")
-    warnings = check_counts(place.dataset, place.category, samples), check_masks(folder, samples)
-    return [warning for warning in warnings if warning]
+    return oddities(place.dataset, place.category, folder, samples)

@@ -24,10 +24,9 @@ from adnlib.comparison import (
     published_numbers,
 )
 from adnlib.demo import DEMO_SETS
-from adnlib.errors import writing
 from adnlib.looks import AVERAGED
 from adnlib.record import FinishedRun
-from adnlib.records import asked_seeds, read_runs, sorted_variants
+from adnlib.records import asked_seeds, by_dataset, read_runs, sorted_variants
 from adnlib.shortcuts import clear
 from adnlib.tables import Best, Sheet
 from adnlib.variants import variant_title
@@ -68,8 +67,6 @@ def write_tables(results: str | Path) -> list[Path]:
     found = read_runs(results)
     table = auroc_table(found, asked_seeds(results))
     sheets = auroc_sheets(found, table)
-    folder = Path(results) / "tables"
-    plain = ["# Image-level AUROC\n", *map(tables.markdown, sheets.values())]
     latex = [
         "% needs \\usepackage{booktabs} and \\usepackage{graphicx}",
         *(
@@ -77,20 +74,18 @@ def write_tables(results: str | Path) -> list[Path]:
             for (dataset, selection), sheet in sheets.items()
         ),
     ]
-    with writing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        table.to_csv(folder / "auroc.csv", index=False, float_format="%.4f")
-        (folder / "auroc.md").write_text("\n".join(plain), encoding="utf-8")
-        (folder / "auroc.tex").write_text("\n".join(latex), encoding="utf-8")
-    return [folder / f"auroc.{ending}" for ending in ("csv", "md", "tex")]
+    text = tables.document("Image-level AUROC", sheets.values())
+    files = {"auroc.csv": table, "auroc.md": text, "auroc.tex": "\n".join(latex)}
+    return tables.write(Path(results) / "tables", files)
 
 
 def auroc_sheets(found: Sequence[FinishedRun], table: pd.DataFrame) -> dict[tuple[str, str], Sheet]:
     """One sheet per data set and epoch selection, of the rows of `auroc_table`."""
+    groups = by_dataset(found)
     sheets = {}
-    for (dataset, selection), rows in table.groupby(["dataset", "epoch_selection"], sort=False):
-        group = [run for run in found if run.dataset == dataset]
-        sheets[str(dataset), str(selection)] = _sheet(str(dataset), str(selection), group, rows)
+    for names, rows in table.groupby(["dataset", "epoch_selection"], sort=False):
+        dataset, selection = map(str, names)
+        sheets[dataset, selection] = _sheet(dataset, selection, groups[dataset], rows)
     return sheets
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from adnlib.record import FinishedRun
+from adnlib.records import by_dataset
 from adnlib.report import (
     SELECTION_NAMES,
     SELECTION_TITLES,
@@ -34,8 +35,7 @@ def study_sheets(
 ) -> Iterator[Sheet]:
     """For each data set a table of measures, where there is a pair one of differences, and one of
     what the choice of the epoch does."""
-    for dataset in sorted({run.dataset for run in found}):
-        group = [run for run in found if run.dataset == dataset]
+    for dataset, group in by_dataset(found).items():
         rows = statistics[statistics["dataset"] == dataset]
         rows = rows[rows["epoch_selection"] == "last"]
         yield Sheet(

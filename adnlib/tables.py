@@ -1,4 +1,4 @@
-"""One table of text, written as Markdown, LaTeX or plain lines.
+"""Tables of text as Markdown, LaTeX or plain lines, and the files that hold tables.
 
 Knows nothing of AUROC: `report` fills a `Sheet`, this module sets it.
 """
@@ -7,7 +7,12 @@ from __future__ import annotations
 
 import itertools
 import textwrap
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from adnlib.errors import writing
 
 _WIDTH = 100  # characters of a terminal's line
 _TEX = {
@@ -47,6 +52,27 @@ class Sheet:
     names: int = 1
     closing: int = 0
     notes: list[str] = field(default_factory=list)
+
+
+def write(folder: Path, files: Mapping[str, Any]) -> list[Path]:
+    """Write strings as they are, and data frames as CSV, into files of a folder; their paths.
+
+    Raises:
+        InputError: it cannot be written.
+    """
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, content in files.items():
+            if isinstance(content, str):
+                (folder / name).write_text(content, encoding="utf-8")
+            else:
+                content.to_csv(folder / name, index=False, float_format="%.4f")
+    return [folder / name for name in files]
+
+
+def document(title: str, sheets: Iterable[Sheet]) -> str:
+    """Sheets as one file of Markdown."""
+    return "\n".join([f"# {title}\n", *map(markdown, sheets)])
 
 
 def markdown(sheet: Sheet) -> str:
