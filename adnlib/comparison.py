@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from adnlib.catalogue import CATALOGUE, MEAN
+from adnlib.catalogue import MEAN, known_categories
 from adnlib.demo import DEMO_SETS
 from adnlib.record import FinishedRun
 from adnlib.records import by_dataset
@@ -88,7 +88,7 @@ def published_for(
 
 def is_complete(dataset: str, categories: Sequence[str]) -> bool:
     """Whether these are all the categories that the catalogue knows, and no others."""
-    known = CATALOGUE[dataset].categories if dataset in CATALOGUE else {}
+    known = known_categories(dataset)
     return bool(known) and set(known) == set(categories)
 
 
@@ -183,19 +183,11 @@ def _circumstances(run: FinishedRun, categories: list[str], of_mean: bool) -> di
 
 
 def _published(run: FinishedRun, category: str, parts: list[str]) -> dict[str, Any]:
-    for method in published_methods(run):
-        number = published_for(run.dataset, category, method, parts)
-        if number:
-            break
-    else:
-        return dict.fromkeys(_PUBLISHED_COLUMNS)
-    fields = (number.auroc, method, number.source, number.confidence)
-    return dict(zip(_PUBLISHED_COLUMNS, fields, strict=True))
-
-
-_PUBLISHED_COLUMNS = (
-    "published",
-    "published_method",
-    "published_source",
-    "published_confidence",
-)
+    numbers = {m: published_for(run.dataset, category, m, parts) for m in published_methods(run)}
+    method, number = next(((m, n) for m, n in numbers.items() if n), (None, None))
+    return {
+        "published": number and number.auroc,
+        "published_method": method,
+        "published_source": number and number.source,
+        "published_confidence": number and number.confidence,
+    }

@@ -22,6 +22,7 @@ from adnlib.catalogue import (
     ImageCounts,
     category_name,
     dataset_name,
+    known_categories,
     published_counts,
 )
 from adnlib.errors import InputError
@@ -78,7 +79,7 @@ def locate(data_root: Path, dataset: str, category: str) -> Path:
             f"{str(data_root)!r} holds no data: put folders <data set>/<category>/train/good there."
         )
     sets = {f.dataset for f in found}
-    known = CATALOGUE[dataset].categories if dataset in CATALOGUE else {}
+    known = known_categories(dataset)
     if dataset not in sets:
         where = f"data set {dataset!r} is not in {str(data_root)!r}"
         raise _not_there(where, dataset, sets, CATALOGUE, dataset)
@@ -99,8 +100,7 @@ def absent(dataset: str, found: Iterable[Found]) -> list[str]:
     """The catalogue's categories of a data set that were not found."""
     dataset = dataset_name(dataset)
     here = {f.category for f in found if f.dataset == dataset}
-    known = CATALOGUE[dataset].categories if dataset in CATALOGUE else {}
-    return [category for category in known if category not in here]
+    return [category for category in known_categories(dataset) if category not in here]
 
 
 def read_samples(folder: Path, need_train: bool = True) -> pd.DataFrame:

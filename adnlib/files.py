@@ -65,7 +65,7 @@ def walk(folder: str) -> Iterator[str]:
     linked = {entry.name for entry in seen if entry.is_symlink() and _leads_to_folder(entry)}
     _warn_of_links(folder, linked)
     _warn_of_others(folder, [entry.name.lower() for entry in seen])
-    for entry in sorted(seen, key=lambda entry: natural(entry.path)):
+    for entry in sorted(seen, key=lambda entry: natural(entry.name)):
         if entry.is_dir(follow_symlinks=False):
             yield from walk(entry.path)
         elif entry.name not in linked and is_image(entry.name):

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from adnlib.catalogue import CATALOGUE, category_name
+from adnlib.catalogue import CATALOGUE, category_name, known_categories
 from adnlib.comparison import published_numbers
 from adnlib.datasets import check_for_auroc, find, locate, oddities, read_samples
 from adnlib.demo import DEMO_SETS
@@ -96,7 +96,7 @@ def _choose(
     """The categories of each data set that the grid names, or all; of these, the chosen ones."""
     every = {
         dataset: [
-            *(CATALOGUE[dataset].categories if dataset in CATALOGUE else ()),
+            *known_categories(dataset),
             *(place.category for place in there if place.dataset == dataset),
         ]
         for dataset in wanted

@@ -158,13 +158,12 @@ def make_plan(options: Options) -> Plan:
     results = (options.results or project_path("results") / grid.name).absolute()
     shared = {"results": str(results), "device": device}
     places, notes, unusable = find_places(grid, options)
-    cells = {
-        cell.key: cell
-        for place in places
-        for variant in grid.variants()
-        for where in [{**place._asdict(), "data_root": str(place.data_root)}]
-        for cell in [Cell(Settings(**{**variant, **shared, **where}))]
-    }
+    cells: dict[str, Cell] = {}
+    for place in places:
+        where = {**place._asdict(), "data_root": str(place.data_root)}
+        for variant in grid.variants():
+            cell = Cell(Settings(**{**variant, **shared, **where}))
+            cells[cell.key] = cell
     left = [cell for cell in cells.values() if cell.state != "done"]
     _check_results(results, left)
     _check_finished(results, cells, left, options.force)
