@@ -193,8 +193,7 @@ def _sheet(
     rows = []
     for (category, method), of_cell in each.groupby(["category", "method"], sort=False):
         spreads = [mean_and_std(of_cell[name].tolist()) for name in ("image_auroc", *measures)]
-        numbers = ["-" if np.isnan(mean) else with_spread(mean, std) for mean, std in spreads]
-        rows.append([str(category), str(method), *numbers])
+        rows.append([str(category), str(method), *(with_spread(*spread) for spread in spreads)])
     shares = each.drop_duplicates("category").set_index("category")
     even = "; ".join(
         f"{category} {row['defect_share']:.1f} and {row['object_share']:.1f}"

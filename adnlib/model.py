@@ -16,7 +16,7 @@ from adnlib.checkpoint import Checkpoint
 from adnlib.embedding_flow import EmbeddingFlow
 from adnlib.errors import InputError
 from adnlib.inputs import Images, OneImage, read_images
-from adnlib.model_settings import NAMES, ModelSettings
+from adnlib.model_settings import SETTING_NAMES, ModelSettings
 from adnlib.pixels import Pictures, Pixels
 from adnlib.precision import plainly
 from adnlib.saved_model import Fitted, SavedModel
@@ -78,7 +78,7 @@ class AttentDifferNet(EmbeddingFlow):
     """
 
     def __init__(self, **settings: Any) -> None:
-        check_names(settings, NAMES)
+        check_names(settings, SETTING_NAMES)
         super().__init__(ModelSettings(**settings))
         self.threshold: Threshold | None = None
         self.heat_scale: float | None = None

@@ -96,7 +96,7 @@ class ModelSettings(EmbeddingSettings, FlowSettings, TrainingSettings):
         return dataclasses.asdict(self) | {"weights": Path(self.weights).name}
 
 
-NAMES = tuple(field.name for field in dataclasses.fields(ModelSettings))
+SETTING_NAMES = tuple(field.name for field in dataclasses.fields(ModelSettings))
 """Of these settings."""
 
 
@@ -108,7 +108,7 @@ def stored_settings(stored: Mapping[str, Any], where: Path, **instead: Any) -> M
     """
     values = {**stored, **instead}
     try:
-        check_names(values, NAMES)
+        check_names(values, SETTING_NAMES)
         return ModelSettings(**values)
     except InputError as error:
         raise InputError(f"the model in {str(where)!r} cannot be used: {error}") from None

@@ -136,7 +136,9 @@ def number(cell: dict[Hashable, Any] | None) -> str:
 
 
 def with_spread(mean: float, std: float) -> str:
-    """A mean with its standard deviation, where there is one."""
+    """A mean with its standard deviation, as far as they are there."""
+    if pd.isna(mean):
+        return "-"
     return f"{mean:.2f}" + ("" if pd.isna(std) else f" ± {std:.2f}")
 
 

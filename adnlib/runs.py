@@ -41,7 +41,7 @@ from adnlib.images import load_images
 from adnlib.looks import SELECTIONS, Looks
 from adnlib.model import AttentDifferNet
 from adnlib.model_files import JSON_NAME, TENSORS_NAME
-from adnlib.model_settings import NAMES
+from adnlib.model_settings import SETTING_NAMES
 from adnlib.parameters import project_path
 from adnlib.pixels import Pixels
 from adnlib.provenance import describe_device, git_revision, versions
@@ -87,7 +87,7 @@ class Run:
         datasets.check_for_auroc(self.samples)
         if warning := datasets.check_counts(settings.dataset, settings.category, self.samples):
             warnings.warn(warning, stacklevel=2)
-        self.model = AttentDifferNet(**{name: getattr(settings, name) for name in NAMES})
+        self.model = AttentDifferNet(**{name: getattr(settings, name) for name in SETTING_NAMES})
         self.folder = run_folder(
             project_path(settings.results),
             settings.dataset,

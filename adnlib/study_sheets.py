@@ -94,14 +94,9 @@ def _measured(row: dict[Any, Any]) -> list[str]:
         str(row["seeds"]),
         with_spread(row["auroc"], row["std"]),
         f"[{row['low']:.1f}, {row['high']:.1f}]",
-        _held_out(row),
+        with_spread(row["held_out_auroc"], row["held_out_std"]),
         *(f"{row[name]:.2f}" for name in ("average_precision", "best_f1", "fpr_at_95_recall")),
     ]
-
-
-def _held_out(row: dict[Any, Any]) -> str:
-    mean = row["held_out_auroc"]
-    return "-" if pd.isna(mean) else with_spread(mean, row["held_out_std"])
 
 
 def _differences(rows: pd.DataFrame) -> Iterator[list[str]]:
