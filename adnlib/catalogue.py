@@ -136,7 +136,11 @@ def dataset_name(name: str) -> str:
     return _ALIASES.get(name, name)
 
 
+def known_categories(dataset: str) -> dict[str, ImageCounts | None]:
+    """As `DatasetInfo` has them; none of a data set that is not in the catalogue."""
+    return CATALOGUE[dataset].categories if dataset in CATALOGUE else {}
+
+
 def published_counts(dataset: str, category: str) -> ImageCounts | None:
     """How many images a category was published with, where that is known."""
-    info = CATALOGUE.get(dataset_name(dataset))
-    return info.categories.get(category_name(category)) if info else None
+    return known_categories(dataset_name(dataset)).get(category_name(category))

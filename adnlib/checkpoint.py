@@ -9,7 +9,7 @@ import zipfile
 from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
@@ -21,6 +21,14 @@ CHECKPOINT = "checkpoint.pt"
 _EVERY = 600.0  # seconds: the paper's flow and its optimizer are 2 GB
 
 
+class Part(Protocol):
+    """What goes on from the state that another like it had."""
+
+    def state(self) -> Mapping[str, Any]: ...
+
+    def restore(self, state: Mapping[str, Any]) -> None: ...
+
+
 class Checkpoint:
     """The state of a training, kept every ten minutes.
 
@@ -29,13 +37,31 @@ class Checkpoint:
         made_with: gives, by the name of each, in the plural, what must be the same for a training
             to go on, beside the versions of this code and of its packages. Asked once, and only
             where there is a checkpoint to be read or written.
+        **parts: of which the state is, by name.
     """
 
-    def __init__(self, folder: Path, made_with: Callable[[], Mapping[str, Any]]) -> None:
+    def __init__(
+        self, folder: Path, made_with: Callable[[], Mapping[str, Any]], **parts: Part
+    ) -> None:
         self._path = folder / CHECKPOINT
         running = versions() | {"code": code_digest()}  # which may be others when it is written
         self._made_with = cache(lambda: {**made_with(), "versions": running})
+        self._parts = parts
         self._kept = time.monotonic()
+
+    def restore(self) -> bool:
+        """Have the parts go on from what such a training left; whether it left anything."""
+        state = self.read()
+        if state is None:
+            return False
+        for name, part in self._parts.items():
+            part.restore(state[name])
+        return True
+
+    def keep(self) -> None:
+        """Write the parts' states, where the last time is ten minutes ago."""
+        if time.monotonic() - self._kept > _EVERY:
+            self.write({name: part.state() for name, part in self._parts.items()})
 
     def read(self) -> dict[str, Any] | None:
         """What such a training left, on the CPU; None without a state that can be used."""
@@ -58,11 +84,6 @@ class Checkpoint:
             )
             return None
         return state
-
-    @property
-    def due(self) -> bool:
-        """Whether it is time to write one."""
-        return time.monotonic() - self._kept > _EVERY
 
     def write(self, state: Mapping[str, Any]) -> None:
         """Keep a state in the older one's place; where it cannot be kept, training goes on."""

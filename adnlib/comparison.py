@@ -14,10 +14,11 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from adnlib.catalogue import CATALOGUE, MEAN
+from adnlib.catalogue import MEAN, known_categories
 from adnlib.demo import DEMO_SETS
 from adnlib.record import FinishedRun
-from adnlib.run_settings import Settings
+from adnlib.records import by_dataset
+from adnlib.run_settings import DEFAULTS
 from adnlib.variants import variant_order, variant_title
 
 
@@ -50,7 +51,7 @@ def published_methods(run: FinishedRun) -> list[str]:
     the paper does not know, controls, other backbones and standardised features have none.
     """
     for name in ("backbone", "standardize"):
-        if run.settings.get(name, getattr(Settings, name)) != getattr(Settings, name):
+        if run.settings.get(name, DEFAULTS[name]) != DEFAULTS[name]:
             return []
     published = {
         "none": ["DifferNet"],
@@ -87,7 +88,7 @@ def published_for(
 
 def is_complete(dataset: str, categories: Sequence[str]) -> bool:
     """Whether these are all the categories that the catalogue knows, and no others."""
-    known = CATALOGUE[dataset].categories if dataset in CATALOGUE else {}
+    known = known_categories(dataset)
     return bool(known) and set(known) == set(categories)
 
 
@@ -112,8 +113,7 @@ def auroc_table(
     categories. `published*` is as `published_for` gives it, `difference` is ours minus that.
     """
     rows: list[dict[str, Any]] = []
-    for dataset in sorted({run.dataset for run in found}):
-        group = [run for run in found if run.dataset == dataset]
+    for dataset, group in by_dataset(found).items():
         for selection in group[0].aurocs:
             rows += _rows(dataset, group, selection, (asked or {}).get(dataset, 0))
     table = pd.DataFrame(rows).astype({"train_images": "Int64", "test_images": "Int64"})
@@ -183,19 +183,11 @@ def _circumstances(run: FinishedRun, categories: list[str], of_mean: bool) -> di
 
 
 def _published(run: FinishedRun, category: str, parts: list[str]) -> dict[str, Any]:
-    for method in published_methods(run):
-        number = published_for(run.dataset, category, method, parts)
-        if number:
-            break
-    else:
-        return dict.fromkeys(_PUBLISHED_COLUMNS)
-    fields = (number.auroc, method, number.source, number.confidence)
-    return dict(zip(_PUBLISHED_COLUMNS, fields, strict=True))
-
-
-_PUBLISHED_COLUMNS = (
-    "published",
-    "published_method",
-    "published_source",
-    "published_confidence",
-)
+    numbers = {m: published_for(run.dataset, category, m, parts) for m in published_methods(run)}
+    method, number = next(((m, n) for m, n in numbers.items() if n), (None, None))
+    return {
+        "published": number and number.auroc,
+        "published_method": method,
+        "published_source": number and number.source,
+        "published_confidence": number and number.confidence,
+    }

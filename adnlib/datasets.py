@@ -22,11 +22,12 @@ from adnlib.catalogue import (
     ImageCounts,
     category_name,
     dataset_name,
+    known_categories,
     published_counts,
 )
 from adnlib.errors import InputError
 from adnlib.files import IMAGE_SUFFIXES, check_folder, images_below, is_image, natural, subfolders
-from adnlib.masks import masks_of
+from adnlib.masks import check_masks, masks_of
 
 COLUMNS = ("path", "split", "label", "defect", "mask")
 
@@ -78,7 +79,7 @@ def locate(data_root: Path, dataset: str, category: str) -> Path:
             f"{str(data_root)!r} holds no data: put folders <data set>/<category>/train/good there."
         )
     sets = {f.dataset for f in found}
-    known = CATALOGUE[dataset].categories if dataset in CATALOGUE else {}
+    known = known_categories(dataset)
     if dataset not in sets:
         where = f"data set {dataset!r} is not in {str(data_root)!r}"
         raise _not_there(where, dataset, sets, CATALOGUE, dataset)
@@ -99,8 +100,7 @@ def absent(dataset: str, found: Iterable[Found]) -> list[str]:
     """The catalogue's categories of a data set that were not found."""
     dataset = dataset_name(dataset)
     here = {f.category for f in found if f.dataset == dataset}
-    known = CATALOGUE[dataset].categories if dataset in CATALOGUE else {}
-    return [category for category in known if category not in here]
+    return [category for category in known_categories(dataset) if category not in here]
 
 
 def read_samples(folder: Path, need_train: bool = True) -> pd.DataFrame:
@@ -198,6 +198,12 @@ def check_counts(dataset: str, category: str, samples: pd.DataFrame) -> str | No
         f"{dataset}/{category} has {here} images (train good/test good/test anomalous), not the "
         f"{published} that were published: its results do not compare with published ones."
     )
+
+
+def oddities(dataset: str, category: str, folder: Path, samples: pd.DataFrame) -> list[str]:
+    """Sentences on what is odd in a category that can be used."""
+    warnings = check_counts(dataset, category, samples), check_masks(folder, samples)
+    return [warning for warning in warnings if warning]
 
 
 def _not_there(

@@ -19,16 +19,16 @@ from matplotlib.ticker import MaxNLocator
 
 from adnlib import tables
 from adnlib.corruptions import CORRUPTIONS
-from adnlib.errors import InputError, writing
+from adnlib.errors import InputError
 from adnlib.figures import add_legend, line_style, margins, save, style, write_around
 from adnlib.record import FinishedRun
 from adnlib.records import read_runs, read_tidy, sorted_variants
 from adnlib.report import alert, circumstances, dataset_title, with_spread
 from adnlib.robustness import table_path
-from adnlib.tables import Cell, Sheet
+from adnlib.tables import Sheet
 from adnlib.threshold import FPR, needed
 from adnlib.variants import variant_title
-from adnlib.words import counted
+from adnlib.words import counted, span
 
 SHOWN = {
     "auroc": "AUROC in percent",
@@ -52,9 +52,7 @@ def write_sheets(results: str | Path, dataset: str) -> Path:
     of_measures = {measure: _with_all(*measured, measure) for measure in SHOWN}
     sheets = [_sheet(*runs, measure) for measure, runs in of_measures.items() if runs[0]]
     path = table_path(results, dataset).with_suffix(".md")
-    with writing(path.parent):
-        text = ["# Under corruptions\n", *map(tables.markdown, sheets)]
-        path.write_text("\n".join(text), encoding="utf-8")
+    tables.write(path.parent, {path.name: tables.document("Under corruptions", sheets)})
     return path
 
 
@@ -147,11 +145,10 @@ def _protocol(found: Sequence[FinishedRun], table: pd.DataFrame, measure: str) -
     named = images["category"].iloc[0]
     parts.append(f"Mean of {categories} categories." if categories > 1 else f"Category {named}.")
     if measure != "auroc":
-        fewest, most = images["held_out"].min(), images["held_out"].max()
-        count = f"{most}" if fewest == most else f"{fewest} to {most}"
         parts.append(
-            f"Threshold for {100 * FPR:g} % false alarms by {count} held-out good images as they "
-            f"are; fewer than {needed(FPR)} cannot resolve it, and give their highest score."
+            f"Threshold for {100 * FPR:g} % false alarms by {span(images['held_out'])} held-out "
+            f"good images as they are; fewer than {needed(FPR)} cannot resolve it, and give their "
+            "highest score."
         )
     return " ".join(parts)
 
@@ -164,8 +161,7 @@ def _sheet(found: Sequence[FinishedRun], table: pd.DataFrame, measure: str) -> S
         for variant in sorted_variants(found):
             cells = means[variant, kind].to_dict("records")
             numbers = [with_spread(cell["mean"], cell["std"]) for cell in cells]
-            names = CORRUPTIONS[kind].title, variant_title(variant)
-            rows.append([Cell(text) for text in (*names, *numbers)])
+            rows.append([CORRUPTIONS[kind].title, variant_title(variant), *numbers])
     spread = " Mean ± standard deviation over seeds." if _several_seeds(table) else ""
     return Sheet(
         title=f"{dataset_title(found)}: {SHOWN[measure]}, by severity",

@@ -10,7 +10,6 @@ import importlib.metadata
 import io
 import json
 import logging
-import platform
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -24,6 +23,7 @@ from adnlib.errors import InputError, writing
 from adnlib.flow import anomaly_score
 from adnlib.model import AttentDifferNet
 from adnlib.model_schema import EXPORT_FORMAT
+from adnlib.provenance import versions
 from adnlib.staging import staging
 from adnlib.views import every_turn, turns
 
@@ -180,8 +180,7 @@ def _description(model: AttentDifferNet) -> dict[str, Any]:
         "settings": model.settings.described(),
         "weights_sha256": model.embedding.weights_sha256,
         "threshold": model.threshold and model.threshold.described(),
-        "versions": {"python": platform.python_version()}
-        | {name: importlib.metadata.version(name) for name in ("adnlib", "torch", "FrEIA")},
+        "versions": versions(("adnlib", "torch", "FrEIA")),
     }
 
 

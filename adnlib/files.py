@@ -9,8 +9,8 @@ import os
 import re
 import unicodedata
 import warnings
-from collections.abc import Iterable, Sequence
-from pathlib import Path
+from collections.abc import Collection, Iterable, Iterator
+from pathlib import Path, PurePath
 
 from adnlib.errors import InputError, reading
 from adnlib.words import counted
@@ -37,22 +37,39 @@ def image_files(folder: Path) -> list[str]:
 
 
 def images_below(root: Path, folder: Path) -> list[str]:
-    """Paths relative to the root, in no order."""
+    """What `walk` finds, as POSIX paths relative to the root.
 
-    def stop(error: OSError) -> None:
-        raise InputError(f"{error.filename!r} may not be read: change its permissions.")
-
-    paths = []
-    for place, children, files in os.walk(folder, onerror=stop):
-        children[:] = [child for child in children if not is_hidden(child)]
-        warn_of_links(place, [child for child in children if Path(place, child).is_symlink()])
-        at = Path(place).relative_to(root)
-        paths += [(at / file).as_posix() for file in files if is_image(file)]
-        warn_of_others(place, files)
+    Raises:
+        InputError: a folder may not be read, or a name is no UTF-8.
+    """
+    paths = [PurePath(path).relative_to(root).as_posix() for path in walk(str(folder))]
     for path in paths:
         if re.search("[\ud800-\udfff]", path):  # how Python holds bytes that are no UTF-8
             raise InputError(f"{path!r} in {str(root)!r} is not named in UTF-8: rename it.")
     return paths
+
+
+def walk(folder: str) -> Iterator[str]:
+    """The images below a folder, numbers sorted by value; of links only those to files.
+
+    Raises:
+        InputError: when it comes to a folder that may not be read.
+    """
+    try:
+        with os.scandir(folder) as entries:
+            seen = [entry for entry in entries if not is_hidden(entry.name)]
+    except OSError as error:
+        raise InputError(
+            f"the folder {folder!r} cannot be read ({error.strerror}): change its permissions."
+        ) from None
+    linked = {entry.name for entry in seen if entry.is_symlink() and _leads_to_folder(entry)}
+    _warn_of_links(folder, linked)
+    _warn_of_others(folder, [entry.name.lower() for entry in seen])
+    for entry in sorted(seen, key=lambda entry: natural(entry.name)):
+        if entry.is_dir(follow_symlinks=False):
+            yield from walk(entry.path)
+        elif entry.name not in linked and is_image(entry.name):
+            yield entry.path
 
 
 def subfolders(folder: Path, names: Iterable[str] = ()) -> list[Path]:
@@ -60,7 +77,7 @@ def subfolders(folder: Path, names: Iterable[str] = ()) -> list[Path]:
     names = {composed(name) for name in names}
     try:
         with os.scandir(folder) as entries:
-            children = [entry.name for entry in entries if leads_to_folder(entry)]
+            children = [entry.name for entry in entries if _leads_to_folder(entry)]
     except PermissionError:
         raise InputError(f"{str(folder)!r} may not be read: change its permissions.") from None
     return [
@@ -80,7 +97,7 @@ def check_folder(folder: Path, advice: str) -> None:
         raise InputError(f"{str(folder)!r} is a file: {advice}.")
 
 
-def leads_to_folder(entry: os.DirEntry[str]) -> bool:
+def _leads_to_folder(entry: os.DirEntry[str]) -> bool:
     """Whether it is a folder or a link to one; of a link to itself, `entry.is_dir` raises."""
     return Path(entry.path).is_dir() if entry.is_symlink() else entry.is_dir()
 
@@ -98,10 +115,9 @@ def is_image(name: str) -> bool:
     )
 
 
-def warn_of_others(folder: str, names: Iterable[str]) -> None:
-    """Warn of photographs in formats that are not read here."""
-    seen = [name.lower() for name in names if not is_hidden(name)]
-    others = [Path(name).suffix for name in seen if name.endswith(_OTHER_SUFFIXES)]
+def _warn_of_others(folder: str, names: Iterable[str]) -> None:
+    """Warn of photographs in formats that are not read here, by names in small letters."""
+    others = [Path(name).suffix for name in names if name.endswith(_OTHER_SUFFIXES)]
     if others:
         warnings.warn(
             f"left out in {folder!r}: {len(others)} of {', '.join(sorted(set(others)))}; convert "
@@ -110,7 +126,7 @@ def warn_of_others(folder: str, names: Iterable[str]) -> None:
         )
 
 
-def warn_of_links(folder: str, names: Sequence[str]) -> None:
+def _warn_of_links(folder: str, names: Collection[str]) -> None:
     """Say that these folders in a folder are links, which may lead in a circle."""
     if names:
         warnings.warn(

@@ -18,10 +18,9 @@ from adnlib.errors import InputError
 from adnlib.files import is_hidden
 from adnlib.inputs import anomalous_files, good_files, read_images
 from adnlib.model import AttentDifferNet
-from adnlib.tables import duration
 from adnlib.threshold import FPR, check_shares, clopper_pearson
 from adnlib.training import HOLDOUT, Epoch
-from adnlib.words import counted
+from adnlib.words import counted, duration
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from adnlib.figures import ALERT_COLOUR, breadth, line_style, margins, save, sty
 from adnlib.records import read_runs, read_tidy
 from adnlib.report import SELECTION_NAMES, alert
 from adnlib.variants import variant_order, variant_settings, variant_title
+from adnlib.words import span
 
 _WIDTH = 8.0  # inches, unless names need more than `_NAMES`
 _LINE = 0.2  # inches a variant of a category, or a row of the legend
@@ -127,11 +128,9 @@ def _look(variant: str) -> dict[str, Any]:
     return look | {"linestyle": "-", "marker": marker, "markersize": 4, "markerfacecolor": face}
 
 
-def _what(seeds: pd.Series) -> str:
+def _what(seeds: pd.Series[int]) -> str:
     if (seeds == 1).all():
         pairs, over = "same seed and images", "images"
     else:
-        fewest, most = seeds.min(), seeds.max()
-        count = f"{most}" if fewest == most else f"{fewest} to {most}"
-        pairs, over = f"same seeds ({count}) and images", "both"
+        pairs, over = f"same seeds ({span(seeds)}) and images", "both"
     return f"points of AUROC over DifferNet, {pairs}; bars: 95 % bootstrap interval over {over}"

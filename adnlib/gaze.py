@@ -16,7 +16,6 @@ import numpy as np
 import pandas as pd
 
 from adnlib import tables
-from adnlib.errors import writing
 from adnlib.evaluation import mean_and_std
 from adnlib.localization import SIZE, Maps, centre_prior, random_maps
 from adnlib.map_kinds import USUAL, Saliency
@@ -27,7 +26,7 @@ from adnlib.run_maps import map_views, scores_and_maps, with_maps
 from adnlib.scenes import MEASURES, Look, Scene
 from adnlib.significance import interval, seeds_drawn_again
 from adnlib.study import PLAIN
-from adnlib.tables import Cell, Sheet
+from adnlib.tables import Sheet
 from adnlib.variants import variant_order, variant_title
 from adnlib.words import counted
 
@@ -78,20 +77,14 @@ def write_looking(
     each = _each_table(dataset, looks, shares, aurocs)
     paired = _paired_table(dataset, looks)
     measures = [measure for measure in MEASURES if measure in each]
-    path = Path(results) / "tables" / f"localization_{dataset}"
-    path = path if kind == USUAL else path.with_name(f"{path.name}_{kind.name}")
-    written = [path.with_name(f"{path.name}{end}") for end in (".csv", "_paired.csv", ".md")]
+    name = f"localization_{dataset}" + ("" if kind == USUAL else f"_{kind.name}")
     sheets = [
         _sheet(found, each, measures, kind, guess_object),
         *_paired_sheets(found, paired, measures),
     ]
-    with writing(path.parent):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        each.to_csv(written[0], index=False, float_format="%.4f")
-        paired.to_csv(written[1], index=False, float_format="%.4f")
-        text = ["# What the detectors look at\n", *map(tables.markdown, sheets)]
-        written[2].write_text("\n".join(text), encoding="utf-8")
-    return written
+    text = tables.document("What the detectors look at", sheets)
+    files = {f"{name}.csv": each, f"{name}_paired.csv": paired, f"{name}.md": text}
+    return tables.write(Path(results) / "tables", files)
 
 
 _Reading = tuple[FinishedRun, tuple[pd.DataFrame, np.ndarray]]
@@ -200,8 +193,7 @@ def _sheet(
     rows = []
     for (category, method), of_cell in each.groupby(["category", "method"], sort=False):
         spreads = [mean_and_std(of_cell[name].tolist()) for name in ("image_auroc", *measures)]
-        numbers = ["-" if np.isnan(mean) else with_spread(mean, std) for mean, std in spreads]
-        rows.append([Cell(text) for text in (str(category), str(method), *numbers)])
+        rows.append([str(category), str(method), *(with_spread(*spread) for spread in spreads)])
     shares = each.drop_duplicates("category").set_index("category")
     even = "; ".join(
         f"{category} {row['defect_share']:.1f} and {row['object_share']:.1f}"
@@ -237,7 +229,7 @@ def _paired_sheets(
                 for row in cell.to_dict("records")
             }
             numbers = [texts.get(measure, "-") for measure in measures]
-            lines.append([Cell(text) for text in (str(category), str(method), *numbers)])
+            lines.append([str(category), str(method), *numbers])
         if not lines:
             continue
         yield Sheet(

@@ -17,7 +17,7 @@ import yaml
 from adnlib.catalogue import category_name, dataset_name
 from adnlib.errors import InputError, one_line
 from adnlib.parameters import project_path
-from adnlib.run_settings import Settings
+from adnlib.run_settings import DEFAULTS, Settings
 from adnlib.schema import ALL, check_grid
 from adnlib.settings import check_names
 from adnlib.variants import variant_settings
@@ -111,7 +111,7 @@ def make_grid(options: Options) -> Grid:
     for name in options.settings:
         if name in OWN_OPTIONS:
             raise InputError(f"--set does not take {name}: use {OWN_OPTIONS[name]}.")
-    check_names(options.settings, [field.name for field in dataclasses.fields(Settings)])
+    check_names(options.settings, DEFAULTS)
     settings = {name: read_value(text) for name, text in options.settings.items()}
     own = {"device": options.device, "on_bad_image": options.on_bad_image}
     datasets = grid.datasets
@@ -211,10 +211,9 @@ def typed(settings: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         InputError: the path begins with an unknown user's home.
     """
-    defaults = {field.name: field.default for field in dataclasses.fields(Settings)}
     mended = _weights_from_here(settings)
     for name, value in settings.items():
-        if isinstance(defaults.get(name), float) and isinstance(value, str):
+        if isinstance(DEFAULTS.get(name), float) and isinstance(value, str):
             # YAML 1.1 reads 2e-4, without a point, as text. What is text indeed, Settings names.
             with contextlib.suppress(ValueError):
                 mended[name] = float(value)

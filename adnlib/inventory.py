@@ -22,17 +22,16 @@ from adnlib.catalogue import (
 from adnlib.datasets import (
     Found,
     absent,
-    check_counts,
     check_for_auroc,
     count_images,
     find,
     locate,
+    oddities,
     read_samples,
 )
 from adnlib.demo import DEMO_SETS
 from adnlib.errors import InputError
 from adnlib.files import is_hidden
-from adnlib.masks import check_masks
 from adnlib.members import archive_stem
 
 WIDTH = 100
@@ -133,7 +132,7 @@ def _examine(root: Path, found: Found) -> Category:
         check_for_auroc(samples, name)
     except InputError as error:
         problem = str(error)
-    remarks = check_counts(found.dataset, name, samples), check_masks(found.folder, samples)
+    remarks = oddities(found.dataset, name, found.folder, samples)
     return Category(
         found,
         counts,
@@ -141,7 +140,7 @@ def _examine(root: Path, found: Found) -> Category:
         int(samples["mask"].ne("").sum()),
         counts == published if published else None,
         problem,
-        tuple(remark for remark in remarks if remark and not problem),
+        () if problem else tuple(remarks),
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from html import escape
 from pathlib import Path
@@ -16,7 +16,7 @@ from adnlib.checkpoint import Checkpoint
 from adnlib.embedding_flow import EmbeddingFlow
 from adnlib.errors import InputError
 from adnlib.inputs import Images, OneImage, read_images
-from adnlib.model_settings import ModelSettings
+from adnlib.model_settings import SETTING_NAMES, ModelSettings
 from adnlib.pixels import Pictures, Pixels
 from adnlib.precision import plainly
 from adnlib.saved_model import Fitted, SavedModel
@@ -78,7 +78,7 @@ class AttentDifferNet(EmbeddingFlow):
     """
 
     def __init__(self, **settings: Any) -> None:
-        check_names(settings, [field.name for field in dataclasses.fields(ModelSettings)])
+        check_names(settings, SETTING_NAMES)
         super().__init__(ModelSettings(**settings))
         self.threshold: Threshold | None = None
         self.heat_scale: float | None = None
@@ -133,15 +133,17 @@ class AttentDifferNet(EmbeddingFlow):
         held = hold_out(len(pixels), holdout, self.settings.seed)
         read = time.perf_counter() - began
         training = self.train_epochs(pixels.part(~held))
-        epochs: Iterable[Epoch] = training
+        checkpoint = None
         if checkpoints is not None:
             settings = dataclasses.asdict(self.settings) | {"memory_budget": 0, "holdout": holdout}
             made_with = partial(self.made_with, settings, pixels)
-            epochs = _going_on(training, Checkpoint(Path(checkpoints), made_with))
-        for epoch in epochs:
+            checkpoint = Checkpoint(Path(checkpoints), made_with, training=training)
+            checkpoint.restore()
+        for epoch in training:
             if on_epoch:
                 on_epoch(epoch)
-        trained = time.perf_counter()
+            if checkpoint:
+                checkpoint.keep()
         loss = None
         if held.any():
             held_out = pixels.part(held)
@@ -152,9 +154,9 @@ class AttentDifferNet(EmbeddingFlow):
         self.fitted = Fitted(
             images=int((~held).sum()),
             held_out=int(held.sum()),
-            epochs=epoch.epoch,
-            seconds=round(read + epoch.seconds + time.perf_counter() - trained, 1),
-            train_loss=epoch.train_loss,
+            epochs=self.settings.epochs,
+            seconds=round(read + training.seconds, 1),
+            train_loss=training.train_loss,
             holdout_loss=loss,
         )
         return self
@@ -286,14 +288,3 @@ class AttentDifferNet(EmbeddingFlow):
     def _read(self, images: Images, good_only: bool = False) -> Pixels:
         size, budget = self.settings.image_size, self.settings.memory_budget
         return read_images(images, size, good_only, memory_budget=budget)
-
-
-def _going_on(training: Training, checkpoint: Checkpoint) -> Iterator[Epoch]:
-    """The epochs that are left of a training, which is kept between them."""
-    if state := checkpoint.read():
-        training.restore(state)
-        del state  # which is as large as the model and its optimizer
-    for epoch in training:
-        yield epoch
-        if checkpoint.due and not training.ended:
-            checkpoint.write(training.state())

@@ -10,10 +10,8 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import importlib.metadata
 import json
 import os
-import platform
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -27,8 +25,8 @@ from safetensors.torch import load_file, save_file
 from adnlib.errors import InputError, one_line, reading, writing
 from adnlib.flow import FlowSettings, build_flow
 from adnlib.model_schema import FILE_FORMAT, MODEL_SCHEMA
+from adnlib.provenance import versions
 from adnlib.staging import staging
-from adnlib.version import __version__
 
 JSON_NAME, TENSORS_NAME = "model.json", "model.safetensors"
 
@@ -101,8 +99,7 @@ def render(description: Mapping[str, Any]) -> str:
     blank = {
         **description,
         "format": FILE_FORMAT,
-        "versions": {"python": platform.python_version(), "adnlib": __version__}
-        | {name: importlib.metadata.version(name) for name in ("torch", "FrEIA", "safetensors")},
+        "versions": versions(("adnlib", "torch", "FrEIA", "safetensors")),
         "sha256": _BLANK,
     }
     text = json.dumps(blank, indent=2, allow_nan=False) + "\n"

@@ -96,6 +96,10 @@ class ModelSettings(EmbeddingSettings, FlowSettings, TrainingSettings):
         return dataclasses.asdict(self) | {"weights": Path(self.weights).name}
 
 
+SETTING_NAMES = tuple(field.name for field in dataclasses.fields(ModelSettings))
+"""Of these settings."""
+
+
 def stored_settings(stored: Mapping[str, Any], where: Path, **instead: Any) -> ModelSettings:
     """The settings that lie in a file, with others instead of some.
 
@@ -104,7 +108,7 @@ def stored_settings(stored: Mapping[str, Any], where: Path, **instead: Any) -> M
     """
     values = {**stored, **instead}
     try:
-        check_names(values, [field.name for field in dataclasses.fields(ModelSettings)])
+        check_names(values, SETTING_NAMES)
         return ModelSettings(**values)
     except InputError as error:
         raise InputError(f"the model in {str(where)!r} cannot be used: {error}") from None

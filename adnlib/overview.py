@@ -19,7 +19,7 @@ from adnlib.catalogue import MEAN
 from adnlib.comparison import auroc_table
 from adnlib.folders import FAILED, REPORT, failed_notebooks, failure, is_done
 from adnlib.record import FinishedRun
-from adnlib.records import asked_cells, asked_seeds, read_runs
+from adnlib.records import asked_cells, asked_seeds, by_dataset, read_runs
 from adnlib.report import (
     CHOICE_OF_PUBLISHED,
     FEWER,
@@ -30,9 +30,9 @@ from adnlib.report import (
     dataset_title,
     number,
 )
-from adnlib.tables import Cell, Sheet, duration
+from adnlib.tables import Sheet
 from adnlib.variants import variant_title
-from adnlib.words import counted
+from adnlib.words import counted, duration
 
 
 def closing_text(results: str | Path) -> str:
@@ -67,8 +67,7 @@ def summary_sheet(found: Sequence[FinishedRun], table: pd.DataFrame) -> Sheet:
     """
     body = []
     lacking = ""
-    for dataset in sorted({run.dataset for run in found}):
-        group = [run for run in found if run.dataset == dataset]
+    for dataset, group in by_dataset(found).items():
         rows = table[table["dataset"] == dataset]
         rows = rows[(rows["category"] == MEAN) == _several(rows)]
         if rows.empty:
@@ -84,7 +83,7 @@ def summary_sheet(found: Sequence[FinishedRun], table: pd.DataFrame) -> Sheet:
         caption=f"± standard deviation over seeds. {FEWER}: fewer runs than asked for, or than "
         f"others. Data sets are not compared with each other.{lacking}",
         header=["data set", "method", *SELECTION_NAMES.values()],
-        rows=[[Cell(text) for text in line] for line in body],
+        rows=body,
         alert=alert(found),
         names=2,
     )
@@ -97,12 +96,11 @@ def published_sheets(found: Sequence[FinishedRun], table: pd.DataFrame) -> Itera
         found: the runs.
         table: what `comparison.auroc_table` made of them.
     """
-    for dataset in sorted({run.dataset for run in found}):
+    for dataset, group in by_dataset(found).items():
         rows = table[table["dataset"] == dataset]
         rows = rows[rows["published"].notna() & (_several(rows) | (rows["category"] != MEAN))]
         if rows.empty:
             continue
-        group = [run for run in found if run.dataset == dataset]
         yield Sheet(
             title=f"{dataset_title(group)}: ours beside the published AUROC, percent",
             caption=f"{circumstances(group)}. Difference: best on test minus published. "
@@ -113,7 +111,7 @@ def published_sheets(found: Sequence[FinishedRun], table: pd.DataFrame) -> Itera
                 *("published", "difference"),
             ],
             rows=[
-                [Cell(text) for text in _beside(of_cell.to_dict("records"))]
+                _beside(of_cell.to_dict("records"))
                 for _, of_cell in rows.groupby(["category", "variant"], sort=False)
             ],
             alert=alert(group),
@@ -153,7 +151,7 @@ def ran_sheet(found: Sequence[FinishedRun]) -> Sheet:
         title="Runs",
         caption="Times are of the runs alone, without tables and figures.",
         header=["data set", "method", "runs", "categories", "time", "longest run", "device"],
-        rows=[[Cell(text) for text in line] for line in body],
+        rows=body,
         names=2,
     )
 

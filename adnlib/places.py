@@ -10,19 +10,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from adnlib.catalogue import CATALOGUE, category_name
+from adnlib.catalogue import CATALOGUE, category_name, known_categories
 from adnlib.comparison import published_numbers
-from adnlib.datasets import (
-    check_counts,
-    check_for_auroc,
-    find,
-    locate,
-    read_samples,
-)
+from adnlib.datasets import check_for_auroc, find, locate, oddities, read_samples
 from adnlib.demo import DEMO_SETS
 from adnlib.errors import InputError
 from adnlib.grid import Grid, Options
-from adnlib.masks import check_masks
 from adnlib.parameters import project_path
 from adnlib.settings import check_names
 
@@ -104,7 +97,7 @@ def _choose(
     """The categories of each data set that the grid names, or all; of these, the chosen ones."""
     every = {
         dataset: [
-            *(CATALOGUE[dataset].categories if dataset in CATALOGUE else ()),
+            *known_categories(dataset),
             *(place.category for place in there if place.dataset == dataset),
         ]
         for dataset in wanted
@@ -131,5 +124,4 @@ def _check_place(place: Place) -> list[str]:
     folder = locate(*place)
     samples = read_samples(folder)
     check_for_auroc(samples, f"{str(folder)!r}")
-    warnings = check_counts(place.dataset, place.category, samples), check_masks(folder, samples)
-    return [warning for warning in warnings if warning]
+    return oddities(place.dataset, place.category, folder, samples)

@@ -24,8 +24,8 @@ from adnlib.grid import Grid, Options, make_grid
 from adnlib.model_settings import find_device
 from adnlib.parameters import project_path
 from adnlib.places import Place, find_places
-from adnlib.record import DEFAULTS, MAY_DIFFER, NOT_IN_TABLES
-from adnlib.run_settings import Settings
+from adnlib.record import MAY_DIFFER, NOT_IN_TABLES
+from adnlib.run_settings import DEFAULTS, Settings
 
 _RUN_MEMORY = 2 * 2**30  # libraries, views and activations
 _PARAMETER_MEMORY = 24  # weight, gradient, Adam's two moments, and a half more for passing copies
@@ -159,13 +159,12 @@ def make_plan(options: Options) -> Plan:
     results = (options.results or project_path("results") / grid.name).absolute()
     shared = {"results": str(results), "device": device}
     places, notes, unusable = find_places(grid, options)
-    cells = {
-        cell.key: cell
-        for place in places
-        for variant in grid.variants()
-        for where in [{**place._asdict(), "data_root": str(place.data_root)}]
-        for cell in [Cell(Settings(**{**variant, **shared, **where}))]
-    }
+    cells: dict[str, Cell] = {}
+    for place in places:
+        where = {**place._asdict(), "data_root": str(place.data_root)}
+        for variant in grid.variants():
+            cell = Cell(Settings(**{**variant, **shared, **where}))
+            cells[cell.key] = cell
     left = [cell for cell in cells.values() if cell.state != "done"]
     spare = _check_results(results, left)
     _check_finished(results, cells, left, options.force)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from adnlib.errors import InputError
 from adnlib.grid import read_value, read_yaml, typed
-from adnlib.model_settings import ModelSettings
+from adnlib.model_settings import SETTING_NAMES, ModelSettings
 from adnlib.settings import check_names
 
 PRESETS: dict[str, dict[str, Any]] = {
@@ -65,4 +64,4 @@ def _check(names: Iterable[str]) -> None:
     for name in names:
         if name in _OPTIONS:
             raise InputError(f"{name} is no setting of the model: give --{name.replace('_', '-')}.")
-    check_names(names, [field.name for field in dataclasses.fields(ModelSettings)])
+    check_names(names, SETTING_NAMES)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from adnlib.folders import DONE, LOG
-from adnlib.tables import duration
+from adnlib.words import duration
 
 FILE = "progress.txt"
 """In the results folder; a line is the key of a run or the name of a notebook, a tab, its line."""

@@ -6,6 +6,7 @@ import hashlib
 import importlib.metadata
 import platform
 import subprocess
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
@@ -13,6 +14,7 @@ import torch
 from adnlib.words import counted
 
 PACKAGES = ("adnlib", "torch", "torchvision", "FrEIA", "grad-cam", "numpy", "pillow")
+"""Those that numbers depend on."""
 
 
 def describe_device(device: torch.device) -> str:
@@ -26,9 +28,9 @@ def describe_device(device: torch.device) -> str:
     return f"{(names or [platform.processor()])[0]}, {counted(threads, 'thread')}"
 
 
-def versions() -> dict[str, str]:
-    """Of Python and of the packages that numbers depend on, by name."""
-    of_packages = {name: importlib.metadata.version(name) for name in PACKAGES}
+def versions(packages: Iterable[str] = PACKAGES) -> dict[str, str]:
+    """Of Python and of these packages, by name."""
+    of_packages = {name: importlib.metadata.version(name) for name in packages}
     return {"python": platform.python_version()} | of_packages
 
 

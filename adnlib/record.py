@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from adnlib.errors import InputError
 from adnlib.folders import DONE, HELD_OUT_SCORES, MAPS, PARAMS, SCORES, is_done
 from adnlib.looks import SELECTIONS
 from adnlib.parameters import project_path
-from adnlib.run_settings import Settings
+from adnlib.run_settings import DEFAULTS
 
 # Settings that say which run it is, or where and how fast it ran, and not what was computed.
 # Runs of one data set may differ in these and in no others.
@@ -27,7 +26,6 @@ MAY_DIFFER = frozenset(
 )
 # In these, too, before tables compare the hash of the weights, and figures the views of the maps.
 NOT_IN_TABLES = MAY_DIFFER | {"weights", "map_views"}
-DEFAULTS = {field.name: field.default for field in dataclasses.fields(Settings)}
 # In a caption these have words of their own (`report.circumstances`), and views of maps no place.
 _TOLD = MAY_DIFFER | {"epochs", "image_size", "test_views", "holdout", "weights", "map_views"}
 

@@ -10,7 +10,7 @@ import json
 import warnings
 import zipfile
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterable, Mapping
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,13 +19,20 @@ import pandas as pd
 from adnlib.catalogue import MEAN
 from adnlib.errors import InputError
 from adnlib.folders import PLAN
-from adnlib.record import DEFAULTS, NOT_IN_TABLES, FinishedRun, damaged, read_run
+from adnlib.record import NOT_IN_TABLES, FinishedRun, damaged, read_run
+from adnlib.run_settings import DEFAULTS
 from adnlib.variants import variant_order
 from adnlib.words import counted
 
 _NAMED = 20  # runs in a warning, at most
 
 _T = TypeVar("_T")
+
+
+def by_dataset(found: Collection[FinishedRun]) -> dict[str, list[FinishedRun]]:
+    """The runs of each data set, by its name."""
+    names = sorted({run.dataset for run in found})
+    return {name: [run for run in found if run.dataset == name] for name in names}
 
 
 def sorted_variants(found: Iterable[FinishedRun]) -> list[str]:
@@ -111,8 +118,7 @@ def check_settings(found: list[FinishedRun]) -> None:
     Raises:
         InputError: naming data set, setting, its values, and a run folder for each value.
     """
-    for dataset in sorted({run.dataset for run in found}):
-        group = [run for run in found if run.dataset == dataset]
+    for dataset, group in by_dataset(found).items():
         names = {name for run in group for name in run.settings} - NOT_IN_TABLES
         for name in sorted(names):
             unset = DEFAULTS.get(name, "unset")  # the run is older than the setting

@@ -24,12 +24,11 @@ from adnlib.comparison import (
     published_numbers,
 )
 from adnlib.demo import DEMO_SETS
-from adnlib.errors import writing
 from adnlib.looks import AVERAGED
 from adnlib.record import FinishedRun
-from adnlib.records import asked_seeds, read_runs, sorted_variants
+from adnlib.records import asked_seeds, by_dataset, read_runs, sorted_variants
 from adnlib.shortcuts import clear
-from adnlib.tables import Cell, Sheet
+from adnlib.tables import Best, Sheet
 from adnlib.variants import variant_title
 from adnlib.words import counted
 
@@ -68,8 +67,6 @@ def write_tables(results: str | Path) -> list[Path]:
     found = read_runs(results)
     table = auroc_table(found, asked_seeds(results))
     sheets = auroc_sheets(found, table)
-    folder = Path(results) / "tables"
-    plain = ["# Image-level AUROC\n", *map(tables.markdown, sheets.values())]
     latex = [
         "% needs \\usepackage{booktabs} and \\usepackage{graphicx}",
         *(
@@ -77,20 +74,18 @@ def write_tables(results: str | Path) -> list[Path]:
             for (dataset, selection), sheet in sheets.items()
         ),
     ]
-    with writing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        table.to_csv(folder / "auroc.csv", index=False, float_format="%.4f")
-        (folder / "auroc.md").write_text("\n".join(plain), encoding="utf-8")
-        (folder / "auroc.tex").write_text("\n".join(latex), encoding="utf-8")
-    return [folder / f"auroc.{ending}" for ending in ("csv", "md", "tex")]
+    text = tables.document("Image-level AUROC", sheets.values())
+    files = {"auroc.csv": table, "auroc.md": text, "auroc.tex": "\n".join(latex)}
+    return tables.write(Path(results) / "tables", files)
 
 
 def auroc_sheets(found: Sequence[FinishedRun], table: pd.DataFrame) -> dict[tuple[str, str], Sheet]:
     """One sheet per data set and epoch selection, of the rows of `auroc_table`."""
+    groups = by_dataset(found)
     sheets = {}
-    for (dataset, selection), rows in table.groupby(["dataset", "epoch_selection"], sort=False):
-        group = [run for run in found if run.dataset == dataset]
-        sheets[str(dataset), str(selection)] = _sheet(str(dataset), str(selection), group, rows)
+    for names, rows in table.groupby(["dataset", "epoch_selection"], sort=False):
+        dataset, selection = map(str, names)
+        sheets[dataset, selection] = _sheet(dataset, selection, groups[dataset], rows)
     return sheets
 
 
@@ -141,7 +136,9 @@ def number(cell: dict[Hashable, Any] | None) -> str:
 
 
 def with_spread(mean: float, std: float) -> str:
-    """A mean with its standard deviation, where there is one."""
+    """A mean with its standard deviation, as far as they are there."""
+    if pd.isna(mean):
+        return "-"
     return f"{mean:.2f}" + ("" if pd.isna(std) else f" ± {std:.2f}")
 
 
@@ -167,9 +164,9 @@ def _sheet(dataset: str, selection: str, group: list[FinishedRun], rows: pd.Data
         numbers = [numbers[index] for numbers in beside.values()]
         body.append(
             [
-                Cell(_row_name(category, common, categories)),
-                *(Cell(number(cell), v in best) for v, cell in of_row.items()),
-                *(Cell(f"{number.auroc:.2f}" if number else "-") for number in numbers),
+                _row_name(category, common, categories),
+                *(Best(number(cell)) if v in best else number(cell) for v, cell in of_row.items()),
+                *(f"{number.auroc:.2f}" if number else "-" for number in numbers),
             ]
         )
     return Sheet(

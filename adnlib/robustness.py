@@ -29,10 +29,9 @@ from adnlib.model_settings import find_device
 from adnlib.record import FinishedRun
 from adnlib.records import read_runs, readable
 from adnlib.settings import check_from_zero, check_names
-from adnlib.tables import duration
 from adnlib.threshold import FPR, threshold_for_fpr
 from adnlib.variants import variant_title
-from adnlib.words import counted
+from adnlib.words import counted, duration
 
 COLUMNS = (
     *("dataset", "category", "variant", "method", "seed", "corruption", "severity", "value"),

@@ -11,7 +11,7 @@ from adnlib.attention import ATTENTION
 from adnlib.errors import InputError
 from adnlib.images import ON_BAD_IMAGE
 from adnlib.model_settings import ModelSettings
-from adnlib.settings import check_choice, check_positive
+from adnlib.settings import check_choice, check_positive, check_share
 from adnlib.training import HOLDOUT
 from adnlib.variants import FROZEN, STANDARDIZED
 
@@ -43,9 +43,8 @@ class Settings(ModelSettings):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_positive(vars(self), "evaluate_every")
+        check_share(vars(self), "holdout")
         check_choice(vars(self), "on_bad_image", ON_BAD_IMAGE)
-        if not 0 <= self.holdout < 1:
-            raise InputError(f"holdout is {self.holdout}: give a share from 0 to below 1.")
         if not 0 <= self.map_views <= self.test_views:
             raise InputError(
                 f"map_views is {self.map_views}: give a number from 0 to test_views "
@@ -68,3 +67,7 @@ class Settings(ModelSettings):
         """The attention, whether it stays untrained, and whether features are standardised."""
         frozen = ATTENTION[self.attention].learns and self.attention_training == "frozen"
         return self.attention + FROZEN * frozen + STANDARDIZED * self.standardize
+
+
+DEFAULTS = {field.name: field.default for field in dataclasses.fields(Settings)}
+"""Of a run by their names; what a run older than a setting had."""

@@ -41,7 +41,7 @@ from adnlib.images import load_images
 from adnlib.looks import SELECTIONS, Looks
 from adnlib.model import AttentDifferNet
 from adnlib.model_files import JSON_NAME, TENSORS_NAME
-from adnlib.model_settings import ModelSettings
+from adnlib.model_settings import SETTING_NAMES
 from adnlib.parameters import project_path
 from adnlib.pixels import Pixels
 from adnlib.provenance import describe_device, git_revision, versions
@@ -87,9 +87,7 @@ class Run:
         datasets.check_for_auroc(self.samples)
         if warning := datasets.check_counts(settings.dataset, settings.category, self.samples):
             warnings.warn(warning, stacklevel=2)
-        self.model = AttentDifferNet(
-            **{f.name: getattr(settings, f.name) for f in dataclasses.fields(ModelSettings)}
-        )
+        self.model = AttentDifferNet(**{name: getattr(settings, name) for name in SETTING_NAMES})
         self.folder = run_folder(
             project_path(settings.results),
             settings.dataset,
@@ -97,8 +95,6 @@ class Run:
             settings.variant,
             settings.seed,
         )
-        self._began = time.perf_counter()
-        self._resumed: list[int] = []  # after these epochs
         with writing(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
             self._lock = take(self.folder)
@@ -125,6 +121,7 @@ class Run:
 
         Images that are skipped leave the table of samples; those held out get the split "holdout".
         """
+        began = time.perf_counter()
         self._images, kept = load_images(
             self.data_folder,
             self.samples["path"].tolist(),
@@ -141,6 +138,7 @@ class Run:
             )
         held = hold_out(len(train), self.settings.holdout, self.settings.seed)
         self.samples.loc[train[held], "split"] = "holdout"
+        self._loading = time.perf_counter() - began
 
     def images(self, split: str) -> Pixels:
         """uint8 (N, 3, S, S) of the samples of that split, in the table's order."""
@@ -149,16 +147,11 @@ class Run:
 
     def train(self, say: Callable[[str], object] = print) -> None:
         """Train, and look at held-out and test images as often as the settings say."""
-        training = self.model.train_epochs(self.images("train"))
+        training = self._training = self.model.train_epochs(self.images("train"))
         looks = self._looks = Looks(self.model, self.samples, self.images)
-        checkpoint = Checkpoint(self.folder, self._made_with)
-        if state := checkpoint.read():
-            training.restore(state["training"])
-            looks.restore(state["looks"])
-            self._began = time.perf_counter() - state["seconds"]
-            self._resumed = [*state["resumed"], state["training"]["epoch"]]
-            del state  # which is as large as the model and its optimizer
-            say(f"goes on after epoch {self._resumed[-1]}, from its checkpoint")
+        checkpoint = Checkpoint(self.folder, self._made_with, training=training, looks=looks)
+        if checkpoint.restore():
+            say(f"goes on after epoch {training.resumed[-1]}, from its checkpoint")
         for epoch in training:
             every, last = self.settings.evaluate_every, self.settings.epochs
             if epoch.epoch % every == 0 or epoch.epoch == last:
@@ -167,15 +160,7 @@ class Run:
                 with writing(self.folder), whole(self.folder / "history.csv") as beside:
                     self.history.to_csv(beside, index=False)
                 say(self._progress(row))
-            if checkpoint.due:
-                checkpoint.write(
-                    {
-                        "training": training.state(),
-                        "looks": looks.state(),
-                        "seconds": self._seconds(),
-                        "resumed": self._resumed,
-                    }
-                )
+            checkpoint.keep()
         self.scores = looks.scored("test")
         with writing(self.folder):
             self.scores.to_csv(self.folder / SCORES, index=False)
@@ -205,7 +190,7 @@ class Run:
         labels = self.samples.loc[self.samples["split"] == "test", "label"]
         metrics["told_by"] = told_by(labels, self.images("test"))
         metrics["seconds"] = round(self._seconds(), 1)
-        metrics["resumed_after_epochs"] = self._resumed
+        metrics["resumed_after_epochs"] = self._training.resumed
         with writing(self.folder):
             if self.settings.save_model:
                 self.model.save(self.folder)
@@ -215,8 +200,8 @@ class Run:
         return metrics
 
     def _seconds(self) -> float:
-        """That the run took to come here; not what was lost with a stop, nor what reads again."""
-        return time.perf_counter() - self._began
+        """That the run took to come here; not what was lost with a stop."""
+        return self._loading + self._training.seconds
 
     def _progress(self, row: Mapping[str, float]) -> str:
         left = row["seconds"] / row["epoch"] * (self.settings.epochs - row["epoch"])
@@ -239,15 +224,15 @@ class Run:
         return self.model.made_with(settings, self._images) | {"files": [*self.samples["path"]]}
 
     def _params(self) -> dict[str, Any]:
-        label, split = self.samples["label"], self.samples["split"]
+        images = datasets.count_images(self.samples)
         return {
             "settings": dataclasses.asdict(self.settings),
             "variant": self.settings.variant,
             "folder": str(self._images_folder()),
             "samples": {
-                "train": int((split == "train").sum()),
-                "test_good": int(((split == "test") & (label == 0)).sum()),
-                "test_anomalous": int(((split == "test") & (label == 1)).sum()),
+                "train": images.train_good,
+                "test_good": images.test_good,
+                "test_anomalous": images.test_anomalous,
             },
             "weights_sha256": self.model.embedding.weights_sha256,
             "device": describe_device(self.model.device),

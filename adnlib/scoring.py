@@ -20,15 +20,7 @@ from PIL import Image
 
 from adnlib.errors import InputError, writing
 from adnlib.evaluation import percentiles
-from adnlib.files import (
-    HEAT_SUFFIX,
-    is_hidden,
-    is_image,
-    leads_to_folder,
-    natural,
-    warn_of_links,
-    warn_of_others,
-)
+from adnlib.files import HEAT_SUFFIX, natural, walk
 from adnlib.images import read_image, upright_shape
 from adnlib.machine import cores
 from adnlib.model import AttentDifferNet
@@ -145,7 +137,7 @@ def _found(word: str, stdin: Iterable[str]) -> Iterator[str]:
     if word == "-":
         return (line for line in (raw.rstrip("\r\n") for raw in stdin) if line)
     if Path(word).is_dir():
-        below = _images_below(word)
+        below = walk(word)
         first = next(below, None)
         if first is None:
             raise InputError(f"{word!r} holds no images: give a folder that does.")
@@ -159,37 +151,9 @@ def _found(word: str, stdin: Iterable[str]) -> Iterator[str]:
             f"there is no {word!r}{brackets}: give images, folders, globs, or - for a list."
         )
     found = itertools.chain.from_iterable(
-        _images_below(match) if Path(match).is_dir() else [match] for match in matches
+        walk(match) if Path(match).is_dir() else [match] for match in matches
     )
     return iter(dict.fromkeys(found))  # `**` gives a folder and what lies in it
-
-
-def _images_below(folder: str) -> Iterator[str]:
-    waiting = [(folder, True)]
-    while waiting:
-        place, is_folder = waiting.pop()
-        if not is_folder:
-            yield place
-            continue
-        names: list[str] = []
-        linked: list[str] = []
-        children: list[tuple[str, bool]] = []
-        try:
-            with os.scandir(place) as entries:
-                for entry in entries:
-                    names.append(entry.name)
-                    is_folder = entry.is_dir(follow_symlinks=False)
-                    if not is_hidden(entry.name) and (is_folder or is_image(entry.name)):
-                        children.append((entry.path, is_folder))
-                    elif not is_hidden(entry.name) and leads_to_folder(entry):
-                        linked.append(entry.name)
-        except OSError as error:
-            raise InputError(
-                f"the folder {place!r} cannot be read ({error.strerror}): change its permissions."
-            ) from None
-        warn_of_others(place, names)
-        warn_of_links(place, linked)
-        waiting += sorted(children, key=lambda child: natural(child[0]), reverse=True)
 
 
 def _scorer(model: Detector) -> Callable[[torch.Tensor], float]:

@@ -55,6 +55,13 @@ def check_from_zero(values: Mapping[str, Any], *names: str) -> None:
             raise InputError(f"{name} is {values[name]}: give a number from 0 up.")
 
 
+def check_share(values: Mapping[str, Any], *names: str) -> None:
+    """Raise InputError for the first of these values that is not from 0 to below 1."""
+    for name in names:
+        if not 0 <= values[name] < 1:
+            raise InputError(f"{name} is {values[name]}: give a number from 0 to below 1.")
+
+
 def check_choice(values: Mapping[str, Any], name: str, choices: Iterable[str]) -> None:
     """Raise InputError if this value is none of the choices."""
     if values[name] not in choices:

@@ -15,7 +15,6 @@ import pandas as pd
 
 from adnlib import tables
 from adnlib.catalogue import MEAN
-from adnlib.errors import writing
 from adnlib.evaluation import Array, auroc_between, mean_and_std, measures
 from adnlib.record import FinishedRun
 from adnlib.records import check_same_images, read_runs, readable, unreadable
@@ -77,20 +76,14 @@ def write_study(results: str | Path) -> list[Path]:
     if not scored:
         raise unreadable(f"{len(found)} finished runs in {results}")
     made = {
-        "statistics": statistics_table(scored),
-        "paired": paired_table(scored),
-        "delong": delong_table(scored),
-        "choice": choice_table(scored),
+        "statistics.csv": statistics_table(scored),
+        "paired.csv": paired_table(scored),
+        "delong.csv": delong_table(scored),
+        "choice.csv": choice_table(scored),
     }
-    folder = Path(results) / "tables"
-    sheets = study_sheets(found, made["statistics"], made["paired"], made["choice"])
-    text = ["# How sure the numbers are\n", *map(tables.markdown, sheets)]
-    with writing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        for name, table in made.items():
-            table.to_csv(folder / f"{name}.csv", index=False, float_format="%.4f")
-        (folder / "statistics.md").write_text("\n".join(text), encoding="utf-8")
-    return [*(folder / f"{name}.csv" for name in made), folder / "statistics.md"]
+    sheets = study_sheets(found, made["statistics.csv"], made["paired.csv"], made["choice.csv"])
+    text = tables.document("How sure the numbers are", sheets)
+    return tables.write(Path(results) / "tables", {**made, "statistics.md": text})
 
 
 def read_scores(found: Sequence[FinishedRun]) -> list[Scored]:

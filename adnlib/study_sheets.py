@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from adnlib.record import FinishedRun
+from adnlib.records import by_dataset
 from adnlib.report import (
     SELECTION_NAMES,
     SELECTION_TITLES,
@@ -17,7 +18,7 @@ from adnlib.report import (
     dataset_title,
     with_spread,
 )
-from adnlib.tables import Cell, Sheet
+from adnlib.tables import Sheet
 from adnlib.variants import variant_title
 
 _INTERVAL = (
@@ -34,8 +35,7 @@ def study_sheets(
 ) -> Iterator[Sheet]:
     """For each data set a table of measures, where there is a pair one of differences, and one of
     what the choice of the epoch does."""
-    for dataset in sorted({run.dataset for run in found}):
-        group = [run for run in found if run.dataset == dataset]
+    for dataset, group in by_dataset(found).items():
         rows = statistics[statistics["dataset"] == dataset]
         rows = rows[rows["epoch_selection"] == "last"]
         yield Sheet(
@@ -49,7 +49,7 @@ def study_sheets(
                 *("category", "method", "seeds", "AUROC", "interval", "AUROC, held out"),
                 *("AP", "best F1", "FPR at 95 % TPR"),
             ],
-            rows=[[Cell(text) for text in _measured(row)] for row in rows.to_dict("records")],
+            rows=[_measured(row) for row in rows.to_dict("records")],
             alert=alert(group),
             names=2,
         )
@@ -66,7 +66,7 @@ def study_sheets(
                     *(SELECTION_NAMES[name] for name in rows["epoch_selection"].unique()),
                     *("pairs", "p"),
                 ],
-                rows=[[Cell(text) for text in line] for line in _differences(rows)],
+                rows=[*_differences(rows)],
                 alert=alert(group),
                 names=2,
             )
@@ -81,7 +81,7 @@ def study_sheets(
                 *("category", "method", "seeds", SELECTION_NAMES["last"]),
                 *(SELECTION_NAMES[name] for name in rows["epoch_selection"].unique()),
             ],
-            rows=[[Cell(text) for text in line] for line in _choices(rows, statistics)],
+            rows=[*_choices(rows, statistics)],
             alert=alert(group),
             names=2,
         )
@@ -94,14 +94,9 @@ def _measured(row: dict[Any, Any]) -> list[str]:
         str(row["seeds"]),
         with_spread(row["auroc"], row["std"]),
         f"[{row['low']:.1f}, {row['high']:.1f}]",
-        _held_out(row),
+        with_spread(row["held_out_auroc"], row["held_out_std"]),
         *(f"{row[name]:.2f}" for name in ("average_precision", "best_f1", "fpr_at_95_recall")),
     ]
-
-
-def _held_out(row: dict[Any, Any]) -> str:
-    mean = row["held_out_auroc"]
-    return "-" if pd.isna(mean) else with_spread(mean, row["held_out_std"])
 
 
 def _differences(rows: pd.DataFrame) -> Iterator[list[str]]:

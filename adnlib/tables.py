@@ -1,4 +1,4 @@
-"""One table of text, written as Markdown, LaTeX or plain lines.
+"""Tables of text as Markdown, LaTeX or plain lines, and the files that hold tables.
 
 Knows nothing of AUROC: `report` fills a `Sheet`, this module sets it.
 """
@@ -7,7 +7,12 @@ from __future__ import annotations
 
 import itertools
 import textwrap
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from adnlib.errors import writing
 
 _WIDTH = 100  # characters of a terminal's line
 _TEX = {
@@ -26,12 +31,8 @@ _TEX = {
 }
 
 
-@dataclass(frozen=True)
-class Cell:
-    """One cell's text, and whether it is the best of its row."""
-
-    text: str
-    best: bool = False
+class Best(str):
+    """The text of a cell that is the best of its row."""
 
 
 @dataclass(frozen=True)
@@ -46,11 +47,32 @@ class Sheet:
     title: str
     caption: str
     header: list[str]
-    rows: list[list[Cell]]
+    rows: list[list[str]]
     alert: str = ""
     names: int = 1
     closing: int = 0
     notes: list[str] = field(default_factory=list)
+
+
+def write(folder: Path, files: Mapping[str, Any]) -> list[Path]:
+    """Write strings as they are, and data frames as CSV, into files of a folder; their paths.
+
+    Raises:
+        InputError: it cannot be written.
+    """
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, content in files.items():
+            if isinstance(content, str):
+                (folder / name).write_text(content, encoding="utf-8")
+            else:
+                content.to_csv(folder / name, index=False, float_format="%.4f")
+    return [folder / name for name in files]
+
+
+def document(title: str, sheets: Iterable[Sheet]) -> str:
+    """Sheets as one file of Markdown."""
+    return "\n".join([f"# {title}\n", *map(markdown, sheets)])
 
 
 def markdown(sheet: Sheet) -> str:
@@ -58,7 +80,9 @@ def markdown(sheet: Sheet) -> str:
     lines = [f"### {sheet.title}", ""]
     if sheet.alert:
         lines += [f"> **{sheet.alert}**", ""]
-    body = [[f"**{cell.text}**" if cell.best else cell.text for cell in row] for row in sheet.rows]
+    body = [
+        [f"**{cell}**" if isinstance(cell, Best) else cell for cell in row] for row in sheet.rows
+    ]
     cells = [[text.replace("|", r"\|") for text in row] for row in [sheet.header, *body]]
     widths = [max(len(text) for text in column) for column in zip(*cells, strict=True)]
     set_rows = [_aligned(row, widths, sheet.names) for row in cells]
@@ -76,7 +100,8 @@ def latex(sheet: Sheet, label: str) -> str:
     alert = rf"\textbf{{{escaped(sheet.alert)}}} " if sheet.alert else ""
     body = [
         " & ".join(
-            rf"\textbf{{{escaped(cell.text)}}}" if cell.best else escaped(cell.text) for cell in row
+            rf"\textbf{{{escaped(cell)}}}" if isinstance(cell, Best) else escaped(cell)
+            for cell in row
         )
         + r" \\"
         for row in sheet.rows
@@ -110,27 +135,25 @@ def plain(sheet: Sheet) -> str:
     """The sheet for a terminal; `<` marks the best of a row."""
     names = [textwrap.wrap(name, 16) for name in sheet.header]
     lines_of_names = itertools.zip_longest(*names, fillvalue="")
-    body = [[cell.text + (" <" if cell.best else "  ") for cell in row] for row in sheet.rows]
+    body = [
+        [f"{cell} {'<' if isinstance(cell, Best) else ' '}" for cell in row] for row in sheet.rows
+    ]
     cells = [*([f"{part}  " for part in line] for line in lines_of_names), *body]
     widths = [max(len(text) for text in column) for column in zip(*cells, strict=True)]
     lines = textwrap.wrap(sheet.title, _WIDTH)
     lines += textwrap.wrap(f"!!! {sheet.alert}", _WIDTH) if sheet.alert else []
     lines += [" ".join(_aligned(row, widths, sheet.names)).rstrip() for row in cells]
-    mark = " < best of a row." if any(cell.best for row in sheet.rows for cell in row) else ""
+    mark = (
+        " < best of a row."
+        if any(isinstance(cell, Best) for row in sheet.rows for cell in row)
+        else ""
+    )
     return "\n".join([*lines, *textwrap.wrap(sheet.caption + mark, _WIDTH)]) + "\n"
 
 
 def escaped(text: str) -> str:
     """The text with LaTeX's special characters, and the signs `±` and `†`, as commands."""
     return "".join(_TEX.get(character, character) for character in text)
-
-
-def duration(seconds: float) -> str:
-    """A length of time for people: "28 s", "4 min", "3 h 20 min"."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
 
 
 def _aligned(row: list[str], widths: list[int], names: int) -> list[str]:

@@ -18,6 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
 from adnlib.errors import InputError
+from adnlib.settings import check_share
 from adnlib.words import counted
 
 FPR = 0.01
@@ -125,8 +126,7 @@ class Threshold:
 
 def check_shares(holdout: float, fpr: float) -> None:
     """Raise InputError unless these are a share to hold out and a false-positive rate."""
-    if not 0 <= holdout < 1:
-        raise InputError(f"holdout is {holdout}: give a share from 0 to below 1.")
+    check_share({"holdout": holdout}, "holdout")
     if not SMALLEST_FPR <= fpr < 1:
         raise InputError(
             f"fpr is {fpr}: give a false-positive rate between 0 and 1, such as 0.01 for 1 %."

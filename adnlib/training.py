@@ -25,7 +25,7 @@ from adnlib.pixels import Pictures
 from adnlib.precision import rounding
 from adnlib.replay import Replayed
 from adnlib.sampling import BankedViews, FreshViews, Source
-from adnlib.settings import check_choice, check_from_zero, check_positive
+from adnlib.settings import check_choice, check_from_zero, check_positive, check_share
 
 TRAININGS = ("joint", "frozen")
 HOLDOUT = 0.1
@@ -70,17 +70,13 @@ class TrainingSettings:
         check_positive(vars(self), "epochs", "batch_images", "train_views", "learning_rate")
         check_positive(vars(self), "attention_rate")
         check_from_zero(vars(self), "adam_eps", "weight_decay", "max_angle")
+        check_share(vars(self), "adam_beta1", "adam_beta2", "flow_average")
         check_choice(vars(self), "attention_training", TRAININGS)
         if self.view_bank and self.view_bank < self.train_views:
             raise InputError(
                 f"view_bank is {self.view_bank}: give at least train_views ({self.train_views}), "
                 "or 0 for none."
             )
-        for name in ("adam_beta1", "adam_beta2", "flow_average"):
-            if not 0 <= getattr(self, name) < 1:
-                raise InputError(
-                    f"{name} is {getattr(self, name)}: give a number from 0 to below 1."
-                )
 
 
 @dataclass(frozen=True)
@@ -138,6 +134,10 @@ class Training:
         images: uint8 (N, 3, S, S), good ones only; batches are moved to the embedding's device.
         seed: of the order of images and of the rotations.
 
+    Attributes:
+        train_loss: of the last epoch; NaN before the first.
+        resumed: after which epochs it was stopped and went on.
+
     Raises:
         InputError: while it is iterated over, the loss is no longer finite.
     """
@@ -151,6 +151,8 @@ class Training:
         seed: int,
     ) -> None:
         self._began = time.perf_counter()
+        self.train_loss = math.nan
+        self.resumed: list[int] = []
         self._embedding, self._flow = embedding, flow
         self._images, self._settings = len(images), settings
         self._epoch = 0
@@ -170,7 +172,7 @@ class Training:
 
     def __iter__(self) -> Iterator[Epoch]:
         step = Replayed(self._step, self._embedding.mean.device)
-        while not self.ended:
+        while self._epoch < self._settings.epochs:
             self._epoch += 1
             self._embedding.train()
             self._flow.train()
@@ -183,34 +185,36 @@ class Training:
                     self._average.update()
                     losses.append(loss * len(chosen))
                     embeddings.append(embedded)
-            train_loss = (torch.stack(losses).sum() / self._images).item()
-            if not math.isfinite(train_loss):
+            self.train_loss = (torch.stack(losses).sum() / self._images).item()
+            if not math.isfinite(self.train_loss):
                 raise InputError(
-                    f"the training loss is {train_loss} in epoch {self._epoch}: give a smaller "
-                    "learning_rate."
+                    f"the training loss is {self.train_loss} in epoch {self._epoch}: give a "
+                    "smaller learning_rate."
                 )
             seen = torch.cat(embeddings)
             with self._average:
                 yield Epoch(
                     self._epoch,
-                    train_loss,
+                    self.train_loss,
                     seen.var(0).mean().item() if len(seen) > 1 else math.nan,  # torch warns of one
                     *gates.mean_and_std(),
-                    time.perf_counter() - self._began,
+                    self.seconds,
                     gates.by_site(),
                 )
         self._average.swap()  # and leave it there
 
     @property
-    def ended(self) -> bool:
-        """Whether no epoch is left."""
-        return self._epoch >= self._settings.epochs
+    def seconds(self) -> float:
+        """Since it began; not what was lost with a stop."""
+        return time.perf_counter() - self._began
 
     def state(self) -> dict[str, Any]:
         """What `restore` goes on from, taken between two epochs; its tensors are no copies."""
         return {
             "epoch": self._epoch,
-            "seconds": time.perf_counter() - self._began,
+            "seconds": self.seconds,
+            "train_loss": self.train_loss,
+            "resumed": self.resumed,
             "generator": self._generator.get_state(),
             **{name: part.state_dict() for name, part in self._parts().items()},
         }
@@ -219,6 +223,8 @@ class Training:
         """Go on from what a training of the same images, settings and seed had come to."""
         self._epoch = state["epoch"]
         self._began = time.perf_counter() - state["seconds"]
+        self.train_loss = state["train_loss"]
+        self.resumed = [*state["resumed"], state["epoch"]]
         self._generator.set_state(state["generator"])
         for name, part in self._parts().items():
             part.load_state_dict(state[name])

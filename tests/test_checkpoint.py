@@ -250,12 +250,11 @@ def test_a_full_disk_does_not_end_a_run(settings, monkeypatch):
 
 def test_it_is_due_when_ten_minutes_are_over_since_the_last(tmp_path, monkeypatch):
     monkeypatch.setattr(checkpoint, "time", clock := SimpleNamespace(monotonic=lambda: 0.0))
-    kept, written = Checkpoint(tmp_path, dict), []
+    written = []
+    kept = Checkpoint(tmp_path, dict, part=SimpleNamespace(state=lambda: written.append(minute)))
     for minute in range(30):
         clock.monotonic = lambda minute=minute: 60.0 * minute
-        if kept.due:
-            kept.write({})
-            written.append(minute)
+        kept.keep()
     assert written == [11, 22]
 
 
@@ -305,6 +304,15 @@ def test_a_stopped_fit_gives_what_it_would_have_given(tmp_path, monkeypatch):
     model, epochs = fitted(tmp_path / "new" / "m")
     assert epochs == [4, 5, 6, 7]
     assert model.threshold == whole.threshold
+    assert model.fitted == dataclasses.replace(whole.fitted, seconds=model.fitted.seconds)
+    assert torch.equal(model.score(GOOD), whole.score(GOOD))
+
+
+def test_a_fit_that_was_stopped_after_its_training_is_not_trained_again(tmp_path, monkeypatch):
+    monkeypatch.setattr(checkpoint, "_EVERY", 0.0)
+    whole, _ = fitted(tmp_path)
+    model, epochs = fitted(tmp_path)
+    assert epochs == []
     assert model.fitted == dataclasses.replace(whole.fitted, seconds=model.fitted.seconds)
     assert torch.equal(model.score(GOOD), whole.score(GOOD))
 

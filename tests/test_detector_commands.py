@@ -638,6 +638,15 @@ def test_a_million_files_are_found_one_by_one(tmp_path, monkeypatch):
     assert [Path(path).parent.name for path in found] == [str(i) for i in range(1, 30)]
 
 
+def test_a_linked_folder_with_an_images_name_is_no_image(tmp_path):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.png").touch()
+    (tmp_path / "in" / "b.png").symlink_to(tmp_path)
+    with pytest.warns(UserWarning, match="1 linked folder, such as 'b.png'"):
+        found = [*scoring.find_images([str(tmp_path / "in")], [])]
+    assert found == [str(tmp_path / "in" / "a.png")]
+
+
 def test_a_disk_that_fills_up_leaves_whole_lines(tmp_path, monkeypatch):
     class Full(io.FileIO):
         def write(self, data):

@@ -3,7 +3,7 @@
 import pytest
 
 from adnlib import progress
-from adnlib.tables import duration
+from adnlib.words import duration
 
 
 def test_those_that_end_are_counted_once_and_written_down(tmp_path, capsys):

@@ -2,16 +2,16 @@
 
 import dataclasses
 
-from adnlib.tables import Cell, Sheet, latex, markdown, plain
+from adnlib.tables import Best, Sheet, latex, markdown, plain
 
 SHEET = Sheet(
     title="AUROC",
     caption="In percent.",
     header=["part", "a|b", "se_1"],
     rows=[
-        [Cell("nut_1"), Cell("9.5"), Cell("90.0 ±", best=True)],
-        [Cell("cup"), Cell("98.5", best=True), Cell("7")],
-        [Cell("mean"), Cell("54"), Cell("48.5")],
+        ["nut_1", "9.5", Best("90.0 ±")],
+        ["cup", Best("98.5"), "7"],
+        ["mean", "54", "48.5"],
     ],
     alert="RANDOM",
     closing=1,
@@ -64,7 +64,7 @@ def test_latex_draws_no_second_line_above_a_mean_that_stands_alone():
 
 
 def test_a_wide_latex_table_is_scaled_to_the_line():
-    wide = dataclasses.replace(SHEET, header=[*"abcde"], rows=[[Cell("1")] * 5])
+    wide = dataclasses.replace(SHEET, header=[*"abcde"], rows=[["1"] * 5])
     lines = latex(wide, "tab:x").splitlines()
     assert lines[4] == r"\resizebox{\linewidth}{!}{%"
     assert r"\end{tabular}}" in lines

@@ -1,8 +1,8 @@
-"""Words that depend on a number."""
+"""Numbers in words."""
 
 import pytest
 
-from adnlib.words import counted
+from adnlib.words import counted, span
 
 
 @pytest.mark.parametrize(
@@ -10,3 +10,8 @@ from adnlib.words import counted
 )
 def test_one_alone_is_no_plural(number, told):
     assert counted(number, "test view") == told
+
+
+@pytest.mark.parametrize(("numbers", "told"), [([3], "3"), ([3, 3], "3"), ([3, 2, 5], "2 to 5")])
+def test_a_span_of_equal_numbers_is_one(numbers, told):
+    assert span(numbers) == told
