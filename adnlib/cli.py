@@ -15,6 +15,7 @@ import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from types import FrameType
 from typing import NoReturn
 
 from adnlib import (
@@ -35,16 +36,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
         a mistake in the input; 130 if interrupted.
     """
     _prepare_streams()
-    for number in (signal.SIGTERM, signal.SIGHUP):
+    caught: list[int] = []
+
+    def interrupt(number: int, frame: FrameType | None) -> NoReturn:
+        caught.append(number)
+        signal.default_int_handler(number, frame)
+
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup leaves it
-            signal.signal(number, signal.default_int_handler)
+            signal.signal(number, interrupt)
     try:
         options = _parse(arguments)
         return options.function(options)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, Exception) as error:
+        # A library that is interrupted while it loads may raise an error of its own.
+        if not caught and not isinstance(error, KeyboardInterrupt):
+            raise
         print("interrupted; the same command goes on from here", file=sys.stderr)
         return 130
 

@@ -1,5 +1,6 @@
 """The command line: exit codes, one sentence for each mistake, a dry run that writes nothing."""
 
+import signal
 import subprocess
 import sys
 
@@ -118,6 +119,24 @@ def test_an_interruption_is_one_sentence(run_all, monkeypatch):
     code, _, err = run_all()
     assert code == 130
     assert err == "\ninterrupted; the same command goes on from here\n"
+
+
+def test_an_interruption_that_a_library_makes_another_error_of_is_one(monkeypatch, capsys):
+    def loading(_):
+        try:
+            signal.raise_signal(signal.SIGINT)
+        except KeyboardInterrupt:
+            raise RecursionError("maximum recursion depth exceeded") from None
+
+    monkeypatch.setattr(grid_commands, "_run_all", loading)
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {number: signal.getsignal(number) for number in numbers}
+    try:
+        assert cli.main(["run-all"]) == 130
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    assert capsys.readouterr().err == "interrupted; the same command goes on from here\n"
 
 
 def test_a_step_without_its_plan_says_who_writes_it(capsys, monkeypatch, tmp_path):
