@@ -52,7 +52,7 @@ class Explorer(VBox):
             seen from the repository's root. It can be changed on the page.
 
     Attributes:
-        exhibit: the run that is open; None where none is.
+        exhibit: the run that is open; None where none is, and what asks for one raises InputError.
     """
 
     def __init__(self, results: str | Path) -> None:
@@ -80,19 +80,24 @@ class Explorer(VBox):
     @property
     def threshold(self) -> float:
         """Scores above it are called anomalous."""
+        self._check_open()
         return float(self._sliders.children[0].value)
 
     @property
     def column(self) -> str:
         """The column of the scores that are shown, such as "score_last"."""
+        self._check_open()
         return f"score_{self._epochs.value}"
 
     def misses(self) -> tuple[pd.DataFrame, pd.DataFrame]:
         """All false alarms and all missed anomalies at the threshold, the worst first."""
+        scores = self._check_open().scores
+        return worst(scores, self.column, self.threshold, len(scores))
+
+    def _check_open(self) -> Exhibit:
         if self.exhibit is None or not self._sliders.children:
             raise InputError("No run is open: name a results folder with finished runs.")
-        scores = self.exhibit.scores
-        return worst(scores, self.column, self.threshold, len(scores))
+        return self.exhibit
 
     def _arrange(self) -> None:
         style = resources.files("adnlib").joinpath("templates/explorer/style.css")
@@ -146,11 +151,12 @@ class Explorer(VBox):
             return
         self._drop_slider()
         scores, held_out = self.exhibit.scores, self.exhibit.held_out
-        values = scores[self.column]
-        held = held_out[self.column].to_numpy() if held_out is not None else ()
+        column = f"score_{self._epochs.value}"
+        values = scores[column]
+        held = held_out[column].to_numpy() if held_out is not None else ()
         try:
             self._histogram = Histogram(scores["label"], values, held)
-            began = start(scores, held_out, self.column)
+            began = start(scores, held_out, column)
         except InputError as error:
             self._say(str(error))
             return

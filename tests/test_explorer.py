@@ -175,8 +175,9 @@ def test_a_folder_without_runs_is_one_sentence_and_can_be_changed(
     explorer = Explorer(tmp_path / "<nowhere>")
     assert f"No finished run lies in {tmp_path}/&lt;nowhere&gt;: run ./run_all.sh" in text(explorer)
     assert explorer.exhibit is None
-    with pytest.raises(InputError, match="No run is open"):
-        explorer.misses()
+    for asked in (explorer.misses, lambda: explorer.threshold, lambda: explorer.column):
+        with pytest.raises(InputError, match="No run is open"):
+            asked()
     [place] = find(explorer, Text)
     place.value = str(results)
     assert "No finished run" not in text(explorer)
