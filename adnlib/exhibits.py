@@ -22,7 +22,7 @@ from PIL import Image
 from adnlib.errors import InputError
 from adnlib.evaluation import percentiles
 from adnlib.folders import MAPS
-from adnlib.histogram import COLOURS
+from adnlib.histogram import COLOURS, Histogram
 from adnlib.images import read_image, read_mask
 from adnlib.looks import SELECTIONS
 from adnlib.misses import Confusion
@@ -97,6 +97,16 @@ def heading(exhibit: Exhibit, selection: str) -> str:
     parts = [f"seed {run.seed}", auroc, f"images: {run.images_seen}", alert([run])]
     title = f"{variant_title(run.variant)} on {run.dataset}/{run.category}"
     return f"<b>{escape(title)}</b>, {escape(', '.join(filter(None, parts)))}"
+
+
+def chart(histogram: Histogram, threshold: float) -> str:
+    """The histogram as a picture, with words for who does not see it."""
+    data = _data_uri(io.BytesIO(histogram.png(threshold)), "png")
+    width, height = histogram.size  # so that the page keeps its place while a picture is exchanged
+    return (
+        f'<img src="{data}" width="{width}" height="{height}" decoding="sync" '
+        f'alt="{escape(histogram.words)}">'
+    )
 
 
 def summary(counts: Confusion, threshold: float) -> str:
@@ -222,8 +232,8 @@ def _figure(pixels: np.ndarray, mask: torch.Tensor | None, alt: str, caption: st
     return f"<figure>{image}<figcaption>{escape(caption)}</figcaption></figure>"
 
 
-def _data_uri(file: io.BytesIO) -> str:
-    return f"data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode()}"
+def _data_uri(file: io.BytesIO, kind: str = "jpeg") -> str:
+    return f"data:image/{kind};base64,{base64.b64encode(file.getvalue()).decode()}"
 
 
 def _percent(rate: float) -> str:

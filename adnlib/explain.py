@@ -27,7 +27,7 @@ from adnlib.map_kinds import BEFORE, LAST, METHODS, TARGETS, USUAL, Saliency
 from adnlib.model import AttentDifferNet
 from adnlib.pixels import Pictures
 from adnlib.precision import rounding
-from adnlib.settings import check_positive
+from adnlib.settings import check_positive, check_whole
 from adnlib.views import rotate
 
 _TOGETHER = 16  # views: the flow's weights are read once for all of them
@@ -68,7 +68,9 @@ def saliency(
     Raises:
         InputError: the network has no such layer or scale, or no view is asked for.
     """
-    check_positive({"views": views}, "views")
+    asked = {"views": views, "scale": scale or 0}
+    check_whole(asked, "views", "scale")
+    check_positive(asked, "views")
     if scale is not None and not 0 <= scale < model.settings.scales:
         raise InputError(f"scale is {scale}: give a number from 0 to {model.settings.scales - 1}.")
     scales = range(model.settings.scales) if scale is None else [scale]

@@ -17,10 +17,19 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from ipywidgets import HTML, Box, Button, Dropdown, Image, SelectionSlider, Text, VBox
+from ipywidgets import HTML, Box, Button, Dropdown, SelectionSlider, Text, VBox
 
 from adnlib.errors import InputError
-from adnlib.exhibits import Exhibit, closeup, counts_table, heading, open_run, summary, thumbnail
+from adnlib.exhibits import (
+    Exhibit,
+    chart,
+    closeup,
+    counts_table,
+    heading,
+    open_run,
+    summary,
+    thumbnail,
+)
 from adnlib.folders import find_done
 from adnlib.histogram import Histogram
 from adnlib.misses import count, start, thresholds, worst
@@ -30,6 +39,9 @@ from adnlib.report import SELECTION_TITLES
 MOST = 6
 """Thumbnails in a row."""
 _PROMPT = "<p>Choose one of the pictures to see it large, with its map.</p>"
+# ipywidgets gives a slider's handle no name that a screen reader could say.
+_NAMES_SLIDER = """<style onload="this.closest('.adn-chart').querySelector('[role=slider]')
+    .setAttribute('aria-label', 'Threshold')"></style>"""
 
 
 class Explorer(VBox):
@@ -40,7 +52,7 @@ class Explorer(VBox):
             seen from the repository's root. It can be changed on the page.
 
     Attributes:
-        exhibit: the run that is open; None where none is.
+        exhibit: the run that is open; None where none is, and what asks for one raises InputError.
     """
 
     def __init__(self, results: str | Path) -> None:
@@ -51,8 +63,8 @@ class Explorer(VBox):
         self._runs = Dropdown(description="Run")
         self._epochs = Dropdown(description="Scores of")
         self._problem, self._heading, self._promise = HTML(), HTML(), HTML()
-        self._picture = Image(format="png")
-        self._sliders = Box()  # of one, made anew for each run
+        self._picture = HTML()
+        self._sliders = Box()  # of one, made anew for each run, and what names it
         self._began = 0
         self._back = Button(description="Back to where it began")
         self._told, self._counts, self._closeup = HTML(), HTML(), HTML()
@@ -68,19 +80,24 @@ class Explorer(VBox):
     @property
     def threshold(self) -> float:
         """Scores above it are called anomalous."""
+        self._check_open()
         return float(self._sliders.children[0].value)
 
     @property
     def column(self) -> str:
         """The column of the scores that are shown, such as "score_last"."""
+        self._check_open()
         return f"score_{self._epochs.value}"
 
     def misses(self) -> tuple[pd.DataFrame, pd.DataFrame]:
         """All false alarms and all missed anomalies at the threshold, the worst first."""
+        scores = self._check_open().scores
+        return worst(scores, self.column, self.threshold, len(scores))
+
+    def _check_open(self) -> Exhibit:
         if self.exhibit is None or not self._sliders.children:
             raise InputError("No run is open: name a results folder with finished runs.")
-        scores = self.exhibit.scores
-        return worst(scores, self.column, self.threshold, len(scores))
+        return self.exhibit
 
     def _arrange(self) -> None:
         style = resources.files("adnlib").joinpath("templates/explorer/style.css")
@@ -134,11 +151,12 @@ class Explorer(VBox):
             return
         self._drop_slider()
         scores, held_out = self.exhibit.scores, self.exhibit.held_out
-        values = scores[self.column]
-        held = held_out[self.column].to_numpy() if held_out is not None else ()
+        column = f"score_{self._epochs.value}"
+        values = scores[column]
+        held = held_out[column].to_numpy() if held_out is not None else ()
         try:
             self._histogram = Histogram(scores["label"], values, held)
-            began = start(scores, held_out, self.column)
+            began = start(scores, held_out, column)
         except InputError as error:
             self._say(str(error))
             return
@@ -153,7 +171,7 @@ class Explorer(VBox):
             description="Threshold",
         )
         slider.observe(lambda _: self._show(), "index")
-        self._sliders.children = [slider]
+        self._sliders.children = [slider, HTML(_NAMES_SLIDER)]
         self._closeup.value = _PROMPT
         self._show()
 
@@ -163,7 +181,7 @@ class Explorer(VBox):
             return
         scores = self.exhibit.scores
         counts = count(scores["label"], scores[self.column], self.threshold)
-        self._picture.value = self._histogram.png(self.threshold)
+        self._picture.value = chart(self._histogram, self.threshold)
         self._told.value = summary(counts, self.threshold)
         self._counts.value = counts_table(counts)
         self._back.disabled = self._sliders.children[0].index == self._began
@@ -176,8 +194,8 @@ class Explorer(VBox):
             self._closeup.value = closeup(self.exhibit, row, self._epochs.value)
 
     def _drop_slider(self) -> None:
-        for slider in self._sliders.children:
-            slider.close()
+        for widget in self._sliders.children:
+            widget.close()
         self._sliders.children = ()
 
     def _go_back(self) -> None:

@@ -39,6 +39,7 @@ class Histogram:
 
     Attributes:
         limits: the lowest and the highest score on the axis; all images lie between them.
+        words: what it shows, for who does not see it.
 
     Raises:
         InputError: a score is not a finite number above 0.
@@ -56,6 +57,11 @@ class Histogram:
         low, high = np.log10([both.min(), both.max()])
         room = max(_MARGIN * (high - low), 0.01)
         self.limits = float(10 ** (low - room)), float(10 ** (high + room))
+        self.words = (
+            f"Histogram of anomaly scores from {both.min():.4g} to {both.max():.4g}: "
+            f"{(truth == 0).sum()} good and {(truth == 1).sum()} anomalous test images, "
+            f"{held.size} held-out good ones; a dashed line at the threshold."
+        )
         groups = [values[truth == label] for label in range(len(KINDS))]
         with style():
             self._canvas = FigureCanvasAgg(Figure(figsize=_SIZE, dpi=_DPI, layout="constrained"))
@@ -65,6 +71,11 @@ class Histogram:
         self._line.set_animated(True)
         self._canvas.draw()
         self._background = self._canvas.copy_from_bbox(self._canvas.figure.bbox)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height in pixels."""
+        return self._canvas.get_width_height()
 
     def png(self, threshold: float) -> bytes:
         """The picture with the line at this threshold."""

@@ -48,6 +48,7 @@ def read_images(
         return load_images(folder, paths, size, on_bad_image, memory_budget=memory_budget)[0]
 
     if isinstance(images, (str, os.PathLike)):
+        _check_pattern(images)
         folder = Path(images)
         with reading(folder):
             is_file = folder.is_file()
@@ -65,6 +66,8 @@ def read_images(
         return Pixels(_converted(images, size)[None])
     several = list(images) if isinstance(images, Iterable) else [images]
     if several and all(isinstance(image, (str, os.PathLike)) for image in several):
+        for path in several:
+            _check_pattern(path)
         return read(Path(), [Path(path).as_posix() for path in several])
     if not several:
         raise InputError("there are no images: give a folder, files, or arrays.")
@@ -105,6 +108,15 @@ def anomalous_files(folder: Path) -> list[str]:
             "given for anomalous images: give a folder of these alone."
         )
     return paths
+
+
+def _check_pattern(path: str | os.PathLike[str]) -> None:
+    """Raise InputError for a pattern: a shell would have put the names of files in its place."""
+    if {*"*?"} & {*os.fspath(path)} and not os.path.lexists(path):
+        raise InputError(
+            f"there is no {str(path)!r}: patterns are for the shell; in Python give "
+            f"glob.glob({str(path)!r}), or a folder."
+        )
 
 
 def _among_good(path: str) -> bool:

@@ -6,7 +6,7 @@ nothing. Pictures are drawn in `figures` (ROC curves) and `heatmaps` (Grad-CAM).
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +50,12 @@ SELECTION_TITLES = {
     "best_on_test": "best epoch on the test set (as DifferNet does, optimistic)",
     "averaged": f"scores averaged over the last evaluations, at most {AVERAGED}",
 }
+_IN_WORDS: dict[str, Callable[[int], str]] = {
+    "batch_images": lambda images: f"{counted(images, 'image')} in a batch",
+    "train_views": lambda views: counted(views, "training view"),
+    "evaluate_every": lambda epochs: f"{counted(epochs, 'epoch')} between evaluations",
+}
+"""Settings that a caption says better than by their names."""
 CHOICE_OF_PUBLISHED = (
     "DifferNet's own paper (arXiv:2008.12577) reports the best epoch on the test set; which epoch "
     "the other published numbers are of is not public."
@@ -113,19 +119,33 @@ def circumstances(found: Sequence[FinishedRun]) -> str:
     """The settings of one data set's runs in one line; `read_runs` saw to it that they agree."""
     settings = found[0].settings
     seeds = sorted({run.seed for run in found})
-    training = sorted({str(r.settings["attention_training"]) for r in found if r.learns_attention})
+    training = sorted({_training(run) for run in found if run.learns_attention})
     return ", ".join(
         [
             counted(settings["epochs"], "epoch"),
             f"{settings['image_size']} px",
             counted(settings["test_views"], "test view"),
             f"{100 * settings['holdout']:g} % of the training images held out",
-            f"weights {settings['weights']}",
-            *(f"{name} {value}" for name, value in found[0].departures.items()),
-            *([f"attention training {' and '.join(training)}"] if training else []),
+            _weights(str(settings["weights"])),
+            *(_in_words(name, value) for name, value in found[0].departures.items()),
+            *([f"attention {' or '.join(training)}"] if training else []),
             f"{counted(len(seeds), 'seed')} ({', '.join(map(str, seeds))})",
         ]
     )
+
+
+def _weights(setting: str) -> str:
+    known = {"imagenet": "ImageNet weights", "random": "random weights"}
+    return known.get(setting, f"weights of {Path(setting).name}")
+
+
+def _in_words(name: str, value: Any) -> str:
+    words = _IN_WORDS.get(name)
+    return words(value) if words else f"{name.replace('_', ' ')} {value}"
+
+
+def _training(run: FinishedRun) -> str:
+    return "trained jointly" if run.settings["attention_training"] == "joint" else "untrained"
 
 
 def number(cell: dict[Hashable, Any] | None) -> str:

@@ -28,7 +28,7 @@ from adnlib.model_files import JSON_NAME
 from adnlib.model_settings import find_device
 from adnlib.record import FinishedRun
 from adnlib.records import read_runs, readable
-from adnlib.settings import check_from_zero, check_names
+from adnlib.settings import check_from_zero, check_names, check_whole
 from adnlib.threshold import FPR, threshold_for_fpr
 from adnlib.variants import variant_title
 from adnlib.words import counted, duration
@@ -62,6 +62,7 @@ class Measurement:
     """As for `ModelSettings`."""
 
     def __post_init__(self) -> None:
+        check_whole(vars(self), "views", "images")
         check_from_zero(vars(self), "views", "images")
         for name in ("corruptions", "severities"):
             if not _words(getattr(self, name)):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import math
+import numbers
 import textwrap
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -60,6 +61,13 @@ def check_share(values: Mapping[str, Any], *names: str) -> None:
     for name in names:
         if not 0 <= values[name] < 1:
             raise InputError(f"{name} is {values[name]}: give a number from 0 to below 1.")
+
+
+def check_whole(values: Mapping[str, Any], *names: str) -> None:
+    """Raise InputError for the first of these values that is no whole number."""
+    for name in names:
+        if not isinstance(values[name], numbers.Integral):
+            raise InputError(f"{name} is {values[name]!r}: give a whole number.")
 
 
 def check_choice(values: Mapping[str, Any], name: str, choices: Iterable[str]) -> None:

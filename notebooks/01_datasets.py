@@ -101,6 +101,8 @@ pd.concat(tables, names=["data set", "category", ""]).round(1)
 # Good ones first, then anomalous ones, evenly spread over each category's list.
 
 # %%
+from adnlib.figures import shrink
+
 fig, axes = plt.subplots(
     len(with_images), pictures, figsize=(2 * pictures, 2.3 * len(with_images)), squeeze=False
 )
@@ -110,7 +112,7 @@ for row, place in zip(axes, with_images, strict=True):
     shown = datasets.at_even_steps(ordered, pictures)
     for axis, sample in zip(row, shown.itertuples(), strict=False):
         axis.imshow(read_image(place.folder / sample.path, 256).permute(1, 2, 0))
-        axis.set_title(f"{place.category}\n{sample.split} {sample.defect}", fontsize=7)
+        shrink(axis.set_title(f"{place.category}\n{sample.split} {sample.defect}", size=7), 1.9)
 for axis in axes.flat:
     axis.axis("off")
 fig.tight_layout()

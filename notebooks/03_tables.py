@@ -55,7 +55,7 @@ csv, md, tex
 # epoch with the lowest *loss of held-out good images*, where some were held out, is chosen without
 # the test set too. The *best epoch on the test set* looks at the test labels, as DifferNet's
 # published code does, and is too good by construction. The last table is of scores averaged over
-# the last three evaluations.
+# the last evaluations: three, or as many as a short training has.
 
 # %%
 Markdown(md.read_text(encoding="utf-8"))

@@ -220,6 +220,16 @@ def test_a_map_of_no_view_is_refused(plain, images, views):
         saliency(plain, images, views)
 
 
+@pytest.mark.parametrize("name", ["views", "scale"])
+@pytest.mark.parametrize("value", [1.5, "1"])
+def test_a_part_of_a_view_or_scale_is_refused(plain, images, name, value):
+    with pytest.raises(InputError, match=f"{name} is {value!r}: give a whole number"):
+        saliency(plain, images, **{name: value})
+    if name == "views":
+        with pytest.raises(InputError, match="give a whole number"):
+            plain.explain(images[0], value)
+
+
 def test_an_unknown_method_is_refused():
     with pytest.raises(InputError, match="method is 'scorecam': choose"):
         Saliency("scorecam")

@@ -97,7 +97,8 @@ def test_the_page_follows_the_threshold_and_opens_a_miss(page: Page, run: Path) 
     histogram = page.locator(".adn-chart img")
     pictures = [histogram.get_attribute("src")]
 
-    slider = page.get_by_role("slider")
+    expect(histogram).to_have_attribute("alt", re.compile("^Histogram of anomaly scores from "))
+    slider = page.get_by_role("slider", name="Threshold", exact=True)
     slider.focus()
     for key, moved in (("ArrowLeft", -1), ("ArrowLeft", -2), ("ArrowRight", -1), ("End", None)):
         slider.press(key)
@@ -120,10 +121,17 @@ def test_the_page_follows_the_threshold_and_opens_a_miss(page: Page, run: Path) 
 
 
 @pytest.mark.parametrize("width", [420, 1300])
-def test_nothing_overflows(page: Page, run: Path, width: int) -> None:
-    _name(page, run)
+def test_nothing_overflows(page: Page, run: Path, tmp_path: Path, width: int) -> None:
+    pictures = run.parents[4] / "images" / "plates"
+    _name(page, make_run(tmp_path, "plates" * 9, "plates" * 9, images=pictures, maps=True))
+    heading = page.locator(".adn-explorer b").first
+    expect(heading).to_contain_text("plates" * 9)
     page.get_by_role("slider").press("End")
-    page.locator("button.adn-thumbnail:visible").first.click()
+    thumbnail = page.locator("button.adn-thumbnail:visible").first
+    expect(thumbnail).to_have_attribute(
+        "title", re.compile("^test/scratch/")
+    )  # no false alarm left
+    thumbnail.click()
     expect(page.locator(".closeup img")).to_have_count(2)
     page.set_viewport_size({"width": width, "height": 1300})
     page.wait_for_function(f"innerWidth === {width}")
@@ -132,6 +140,7 @@ def test_nothing_overflows(page: Page, run: Path, width: int) -> None:
         fits = f"dispatchEvent(new Event('resize')) && {element}.scrollWidth <= {width}"
         page.wait_for_function(fits)
         assert page.evaluate(f"{element}.scrollWidth") <= width
+    assert heading.evaluate("heading => heading.getBoundingClientRect().right") <= width
 
 
 def test_a_folder_without_runs_is_said_on_the_page(page: Page, tmp_path: Path) -> None:

@@ -84,6 +84,12 @@ def test_it_begins_where_held_out_images_put_it(results: Path, selection: str) -
     assert "promises nothing" in text(explorer)
 
 
+def test_a_table_of_no_held_out_image_is_none(tmp_path: Path) -> None:
+    table = make_run(tmp_path, held_out=1) / "holdout.csv"
+    pd.read_csv(table).head(0).to_csv(table, index=False)
+    assert "promises nothing" in text(Explorer(tmp_path))
+
+
 def test_what_it_shows_is_what_the_pure_functions_say(results: Path) -> None:
     explorer = Explorer(results)
     slider = choose(explorer, 0)
@@ -102,6 +108,14 @@ def test_what_it_shows_is_what_the_pure_functions_say(results: Path) -> None:
         assert [button.tooltip for button in thumbnails(explorer)] == both["path"].tolist()
         pictures.add(explorer._picture.value)
     assert len(pictures) == len(slider.options) == 18
+
+
+def test_the_histogram_and_its_slider_have_words(results: Path) -> None:
+    explorer = Explorer(results)
+    choose(explorer, 0)
+    assert 'alt="Histogram of anomaly scores from ' in text(explorer)
+    assert "8 good and 9 anomalous test images, 9 held-out good ones" in text(explorer)
+    assert "'aria-label', 'Threshold'" in text(explorer)
 
 
 def test_back_to_where_it_began(results: Path) -> None:
@@ -161,8 +175,9 @@ def test_a_folder_without_runs_is_one_sentence_and_can_be_changed(
     explorer = Explorer(tmp_path / "<nowhere>")
     assert f"No finished run lies in {tmp_path}/&lt;nowhere&gt;: run ./run_all.sh" in text(explorer)
     assert explorer.exhibit is None
-    with pytest.raises(InputError, match="No run is open"):
-        explorer.misses()
+    for asked in (explorer.misses, lambda: explorer.threshold, lambda: explorer.column):
+        with pytest.raises(InputError, match="No run is open"):
+            asked()
     [place] = find(explorer, Text)
     place.value = str(results)
     assert "No finished run" not in text(explorer)

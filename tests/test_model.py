@@ -87,6 +87,8 @@ def test_images_of_every_kind_give_the_same_scores(model, images, folder):
         (Image.new("F", (64, 64)), "floating-point"),
         ("nowhere", "'nowhere' does not exist"),
         (["nowhere.png"], "there is no 'nowhere.png': check the path"),
+        ("good/*.jpg", r"patterns are for the shell; in Python give glob.glob\('good/\*.jpg'\)"),
+        (["0.png", "good/?.jpg"], "patterns are for the shell"),
         (5, "int is no image"),
         ("a" * 300, "cannot be read .File name too long"),
     ],

@@ -7,13 +7,19 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import jupytext
+import matplotlib.pyplot as plt
 import nbformat
 import papermill
 import pytest
+from synthetic import make_pictures
 
+from adnlib import datasets
+from adnlib.figures import breadth
 from adnlib.folders import run_folder
+from adnlib.images import read_image
 from adnlib.parameters import project_path
 from adnlib.run_settings import Settings
 
@@ -76,6 +82,16 @@ def test_train_parameters_are_the_librarys_defaults():
     cell = next(cell for cell in content.cells if cell.metadata.get("tags") == ["parameters"])
     given = {s.targets[0].id: ast.literal_eval(s.value) for s in ast.parse(cell.source).body}
     assert given == dataclasses.asdict(Settings())
+
+
+def test_long_names_of_categories_do_not_overlap_among_the_pictures(tmp_path):
+    folder = make_pictures(tmp_path / ("plates" * 9))
+    *_, cell = [c for c in jupytext.read(FOLDER / "01_datasets.py").cells if c.cell_type == "code"]
+    place = SimpleNamespace(folder=folder, category=folder.name)
+    names = {"with_images": [place], "pictures": 2, "plt": plt}
+    exec(cell.source, names | {"datasets": datasets, "read_image": read_image})
+    assert all(breadth(axis.title) < 2 for axis in plt.gcf().axes)
+    plt.close()
 
 
 @pytest.fixture(scope="module")

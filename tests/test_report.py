@@ -113,7 +113,7 @@ def test_controls_and_other_backbones_stand_beside_no_published_number(tmp_path:
     make_grid(tmp_path / "b", categories=MVTEC, seeds=1, backbone="resnet18")
     assert table_of(tmp_path / "b")["published"].isna().all()
     report.write_tables(tmp_path / "b")
-    assert "weights imagenet, backbone resnet18," in (tmp_path / "b/tables/auroc.md").read_text()
+    assert "ImageNet weights, backbone resnet18," in (tmp_path / "b/tables/auroc.md").read_text()
 
 
 def test_a_caption_names_every_setting_that_is_not_the_papers(tmp_path: Path) -> None:
@@ -123,9 +123,18 @@ def test_a_caption_names_every_setting_that_is_not_the_papers(tmp_path: Path) ->
     make_run(tmp_path, **default | given | {"dataset": "mvtec_ad", "category": "bottle"})
     text = report.circumstances(read_runs(tmp_path))
     assert text.endswith(
-        "weights imagenet, train_views 1, learning_rate 0.01, flow_width 64, evaluate_every 2, "
-        "1 seed (0)"
+        "ImageNet weights, 1 training view, learning rate 0.01, flow width 64, "
+        "2 epochs between evaluations, 1 seed (0)"
     )
+
+
+@pytest.mark.parametrize(
+    ("weights", "words"),
+    [("random", "random weights"), ("/some/where/alexnet.pth", "weights of alexnet.pth")],
+)
+def test_a_caption_says_which_weights(tmp_path: Path, weights: str, words: str) -> None:
+    make_run(tmp_path, weights=weights)
+    assert f", {words}, 1 seed (0)" in report.circumstances(read_runs(tmp_path))
 
 
 def test_se_on_insplad_fault_stands_beside_the_number_of_senet(tmp_path: Path) -> None:
@@ -176,9 +185,9 @@ def test_markdown_states_settings_and_marks_the_best(tmp_path: Path) -> None:
     assert re.search(r"\| bottle +\| +92.00 ± 2.83 \| +\*\*95.00 †\*\* \| +99.00 \|", section[3])
     assert section[4].count("**80.00 †**") == 2  # equal to the digits shown
     caption = " ".join(section)
-    for part in ("16 epochs", "128 px", "8 test views", "weights imagenet", "2 seeds (0, 1)"):
+    for part in ("16 epochs", "128 px", "8 test views", "ImageNet weights", "2 seeds (0, 1)"):
         assert part in caption
-    assert "attention training joint" in caption
+    assert "attention trained jointly" in caption
     assert "arXiv:2008.12577 (one secondary copy) (confidence medium)" in caption
     assert "AttentDifferNet 96.67 (arXiv:2401.08686 abstract, confidence high)" in caption
     assert "best epoch on the test set (as DifferNet does, optimistic)" in text

@@ -254,6 +254,8 @@ def test_images_that_are_gone_or_damaged_are_named(root, tmp_path, finished):
         ({"severities": "1 9"}, "severity is 9"),
         ({"severities": "strong"}, "severities is 'strong': give whole numbers"),
         ({"views": -1}, "views is -1"),
+        ({"views": 1.5}, "views is 1.5: give a whole number"),
+        ({"images": "3"}, "images is '3': give a whole number"),
         ({"images": -2}, "images is -2"),
         ({"device": "gpu"}, "device is 'gpu'"),
     ],
