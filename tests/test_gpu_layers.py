@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from adnlib import AttentDifferNet, gpu_layers, networks
-from adnlib.coupling import Coupled
+from adnlib.coupling import Coupled, apart
 from adnlib.precision import computing
 
 CPU = torch.device("cpu")
@@ -82,12 +82,12 @@ def test_hooks_are_heard_and_attention_is_behind_its_layer(kernels):
     layers = nn.Sequential(convolution, relu, nn.Conv2d(8, 8, 1), Coupled(nn.ReLU(), pool))
     x = torch.randn(1, 8, 9, 9)
     expected = layers(x)
-    assert torch.allclose(gpu_layers.run(layers, x, "fp32"), expected, atol=1e-6)
+    assert torch.allclose(gpu_layers.run(apart(layers), x, "fp32"), expected, atol=1e-6)
     assert len(kernels) == 2
     heard = []
     for layer in (relu, layers[3]):
         layer.register_forward_hook(lambda layer, seen, made: heard.append(layer))
-    assert torch.allclose(gpu_layers.run(layers, x, "fp32"), expected, atol=1e-6)
+    assert torch.allclose(gpu_layers.run(apart(layers), x, "fp32"), expected, atol=1e-6)
     assert heard == [relu, layers[3]]
     assert len(kernels) == 2
 

@@ -176,7 +176,7 @@ def test_our_numbers_stand_beside_the_published_and_short_cells_are_marked(tmp_p
     table = auroc_table(found, asked_seeds(tmp_path))
     assert table["fewer_seeds"].all()
     [sheet] = overview.published_sheets(found, table)
-    [row] = [[cell.text for cell in line] for line in sheet.rows]
+    [row] = sheet.rows
     best = table[(table["variant"] == "none") & (table["epoch_selection"] == "best_on_test")]
     mean = best["mean"].iloc[0]
     assert row[:2] == ["magnetic_tile", "DifferNet"]
@@ -194,7 +194,7 @@ def test_of_one_category_no_mean_stands_beside_the_published_numbers(tmp_path: P
     for folder in sorted(tmp_path.iterdir()):
         found = read_runs(folder)
         sheets += overview.published_sheets(found, auroc_table(found))
-    names = [[line[0].text for line in sheet.rows] for sheet in sheets]
+    names = [[line[0] for line in sheet.rows] for sheet in sheets]
     assert names == [["bottle"], ["bottle", "screw", "mean of 2"]]
 
 
