@@ -16,7 +16,7 @@ from torch import nn
 
 from adnlib import fast_layers, gpu_layers, networks
 from adnlib.attention import ATTENTION, create_attention
-from adnlib.coupling import Coupled, apart, couple
+from adnlib.coupling import Coupled, apart, couple, learns
 from adnlib.errors import InputError
 from adnlib.precision import PRECISIONS, computing
 from adnlib.settings import check_choice, check_positive
@@ -196,8 +196,7 @@ class MultiScaleEmbedding(nn.Module):
         dtype = PRECISIONS[self.settings.precision] or self.mean.dtype
         pixels, black = (self.normalized(each).to(dtype) for each in (images, black))
         table = pixel_table(pixels, black.flatten())
-        learning = self.trained and torch.is_grad_enabled()
-        group = len(maps) if learning else self._together(images.device)
+        group = len(maps) if learns(self.network) else self._together(images.device)
         groups = zip(index.split(group), maps.split(group), strict=True)
         embedded = torch.cat([self._of_group(table, some, turned, size) for some, turned in groups])
         return embedded.view(count, views, -1)
@@ -247,7 +246,8 @@ class MultiScaleEmbedding(nn.Module):
         that learn; before the first of these none has a gradient.
         """
         device, layers = table.device, apart(self.network)
-        start, run, then = _learning(layers), nn.Module.__call__, nn.Module.__call__
+        start = next((n for n, layer in enumerate(layers) if learns(layer)), len(layers))
+        run = then = nn.Module.__call__
         if gpu_layers.available(device):
             run = partial(gpu_layers.run, precision=self.settings.precision)
         transformed = fast_layers.first(layers, device)
@@ -262,15 +262,6 @@ class MultiScaleEmbedding(nn.Module):
                     for some, turned in zip(chosen.split(piece), maps.split(piece), strict=True)
                 ]
             return _pooled(then(rest, _joined(of_scale)) for of_scale in zip(*begun, strict=True))
-
-
-def _learning(layers: nn.Sequential) -> int:
-    """Number of the first layer that learns; of all, where none does."""
-    if torch.is_grad_enabled():
-        for number, layer in enumerate(layers):
-            if any(parameter.requires_grad for parameter in layer.parameters()):
-                return number
-    return len(layers)
 
 
 def _joined(parts: tuple[torch.Tensor, ...]) -> torch.Tensor:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import torch
 from torch import nn
 
 from adnlib.errors import InputError
@@ -61,3 +62,8 @@ def is_heard(layer: nn.Module) -> bool:
     """Whether hooks wait for the layer itself to be called, or for its gradients."""
     forward = layer._forward_hooks or layer._forward_pre_hooks
     return bool(forward or layer._backward_hooks or layer._backward_pre_hooks)
+
+
+def learns(module: nn.Module) -> bool:
+    """Whether a pass through it now is to give gradients of its weights."""
+    return torch.is_grad_enabled() and any(each.requires_grad for each in module.parameters())

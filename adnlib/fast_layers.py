@@ -24,7 +24,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.autograd.function import once_differentiable
 
-from adnlib.coupling import is_heard
+from adnlib.coupling import is_heard, learns
 from adnlib.precision import SWITCHES
 
 _TILES = (8, 16)  # sides of NNPACK's tiles; it takes those that give fewer numbers
@@ -77,7 +77,7 @@ def _is_transformable(layer: nn.Module) -> TypeGuard[nn.Conv2d]:
 
 
 def _saves(layer: nn.Conv2d, maps: torch.Tensor) -> bool:
-    if torch.is_grad_enabled() and any(each.requires_grad for each in layer.parameters()):
+    if learns(layer):
         return False
     side, kernel = maps.shape[-1], layer.kernel_size[0]
     tiles = {tile: math.ceil(side / (tile - kernel + 1)) for tile in _TILES}
