@@ -22,7 +22,7 @@ from adnlib.map_kinds import USUAL, Saliency
 from adnlib.model import AttentDifferNet
 from adnlib.model_files import JSON_NAME, identity
 from adnlib.record import FinishedRun
-from adnlib.records import check_same
+from adnlib.records import by_dataset, check_same
 
 _VIEWS = 4  # where the run asked for no maps of its own, and has as many
 
@@ -35,9 +35,8 @@ def with_maps(found: Iterable[FinishedRun], kind: Saliency = USUAL) -> list[Fini
     """
     names = (_name(kind), JSON_NAME)
     kept = [run for run in found if any((run.folder / name).is_file() for name in names)]
-    for dataset in {run.dataset for run in kept}:
-        views = {run.folder: map_views(run) for run in kept if run.dataset == dataset}
-        check_same(dataset, "map_views", views)
+    for dataset, group in by_dataset(kept).items():
+        check_same(dataset, "map_views", {run.folder: map_views(run) for run in group})
     return kept
 
 

@@ -17,12 +17,11 @@ def add_to(commands: Any) -> None:
 
 
 def _settings(_: argparse.Namespace) -> int:
-    from adnlib.model_settings import ModelSettings
+    from adnlib.model_settings import SETTING_NAMES
     from adnlib.run_settings import Settings
     from adnlib.schema import meanings
 
     told = meanings(Settings)
-    of_models = {field.name for field in dataclasses.fields(ModelSettings)}
     titles = {
         True: "of a detector: adnlib fit --set NAME=VALUE, and of runs",
         False: "of runs alone: ./run_all.sh --set NAME=VALUE, or parameters of 02_train",
@@ -30,7 +29,7 @@ def _settings(_: argparse.Namespace) -> int:
     for of_detector, title in titles.items():
         tell(title)
         for field in dataclasses.fields(Settings):
-            if (field.name in of_models) == of_detector:
+            if (field.name in SETTING_NAMES) == of_detector:
                 meaning = textwrap.indent(textwrap.fill(told[field.name], 90), 6 * " ")
                 tell(f"\n  {field.name} = {field.default!r}\n{meaning}")
         tell("")

@@ -82,13 +82,12 @@ device = "auto"  # or "cpu", "cuda", "cuda:1"
 save_model = False
 
 # %%
-from dataclasses import fields
 
 from adnlib.parameters import check_parameters
-from adnlib.run_settings import Settings
+from adnlib.run_settings import DEFAULTS, Settings
 from adnlib.runs import Run
 
-parameters = check_parameters(globals(), [field.name for field in fields(Settings)])
+parameters = check_parameters(globals(), DEFAULTS)
 settings = Settings(**parameters)
 
 # %%
