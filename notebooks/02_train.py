@@ -82,7 +82,6 @@ device = "auto"  # or "cpu", "cuda", "cuda:1"
 save_model = False
 
 # %%
-
 from adnlib.parameters import check_parameters
 from adnlib.run_settings import DEFAULTS, Settings
 from adnlib.runs import Run
