@@ -87,12 +87,16 @@ class Explorer(VBox):
     def column(self) -> str:
         """The column of the scores that are shown, such as "score_last"."""
         self._check_open()
-        return f"score_{self._epochs.value}"
+        return self._column
 
     def misses(self) -> tuple[pd.DataFrame, pd.DataFrame]:
         """All false alarms and all missed anomalies at the threshold, the worst first."""
         scores = self._check_open().scores
         return worst(scores, self.column, self.threshold, len(scores))
+
+    @property
+    def _column(self) -> str:
+        return f"score_{self._epochs.value}"
 
     def _check_open(self) -> Exhibit:
         if self.exhibit is None or not self._sliders.children:
@@ -151,12 +155,11 @@ class Explorer(VBox):
             return
         self._drop_slider()
         scores, held_out = self.exhibit.scores, self.exhibit.held_out
-        column = f"score_{self._epochs.value}"
-        values = scores[column]
-        held = held_out[column].to_numpy() if held_out is not None else ()
+        values = scores[self._column]
+        held = held_out[self._column].to_numpy() if held_out is not None else ()
         try:
             self._histogram = Histogram(scores["label"], values, held)
-            began = start(scores, held_out, column)
+            began = start(scores, held_out, self._column)
         except InputError as error:
             self._say(str(error))
             return

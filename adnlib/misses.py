@@ -121,7 +121,7 @@ def start(scores: pd.DataFrame, held_out: pd.DataFrame | None, column: str) -> S
     Raises:
         InputError: a held-out score is not finite.
     """
-    if held_out is not None and len(held_out):
+    if held_out is not None:
         threshold = threshold_for_fpr(held_out[column], FPR)
         return Start(threshold.value, threshold.sentence)
     return Start(

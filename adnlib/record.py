@@ -89,9 +89,10 @@ class FinishedRun:
         return scores.astype(dict.fromkeys(columns, float))
 
     def held_out(self) -> pd.DataFrame | None:
-        """`holdout.csv`: the same columns for the held-out good images; None where it is not."""
+        """`holdout.csv`: the same columns for held-out good images; None where there is none."""
         path = self.folder / HELD_OUT_SCORES
-        return _read_scores(path) if path.is_file() else None
+        table = _read_scores(path) if path.is_file() else None
+        return None if table is None or table.empty else table
 
     def maps(self) -> np.ndarray:
         """(n_test, h, w) float32 Grad-CAM maps in `scores.csv`'s order, >= 0, not normalised."""
